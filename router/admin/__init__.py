@@ -1,0 +1,1 @@
+"""The admin side: API, authentication, dashboard."""

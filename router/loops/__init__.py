@@ -1,0 +1,1 @@
+"""What runs by itself: look, report an event, sleep."""

@@ -1,0 +1,1 @@
+"""What the bytes mean: routes, request edits, events of a stream, usage."""

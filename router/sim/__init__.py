@@ -1,0 +1,1 @@
+"""A simulated vLLM: a batching engine and its HTTP surface."""

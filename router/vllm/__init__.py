@@ -1,0 +1,1 @@
+"""What vLLM says about itself, as values."""
