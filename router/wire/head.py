@@ -1,0 +1,179 @@
+"""Request and response heads: judge what llhttp leaves to us, strip what is for one hop, build what we send.
+
+llhttp already refuses conflicting or repeated lengths, obs-fold, bare LF, control characters and bad chunk framing.
+It leaves to us: Host rules (RFC 9112 §3.2), the version, absolute-form targets (§3.2.2), Transfer-Encoding other than
+plain chunked (§6.1), and everything about what may be forwarded (RFC 9110 §7.6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+
+from router.errors import ClientFault
+
+Header = tuple[bytes, bytes]
+"""Name in lower case, value without surrounding space."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+_HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=:[]")
+
+
+class Framing(Enum):
+    """How a body is delimited."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"  # ends with the connection: cannot be told from a cut
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A client's request line and headers, judged."""
+
+    method: str
+    target: str  # origin-form: path and query
+    version: str  # "1.0" or "1.1"
+    headers: list[Header]
+    keep_alive: bool
+    expects_continue: bool = False
+    length: int | None = None  # Content-Length; None: chunked or no body
+    chunked: bool = False
+
+    def get(self, name: bytes) -> bytes | None:
+        """The last value of a header, None where it is absent."""
+        found = None
+        for key, value in self.headers:
+            if key == name:
+                found = value
+        return found
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A backend's status line and headers, judged."""
+
+    status: int
+    headers: list[Header]
+    framing: Framing
+    length: int | None
+    keep_alive: bool
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header, None where it is absent."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+def judge_request(method: bytes, target: bytes, version: str, headers: list[Header], keep_alive: bool) -> RequestHead:
+    """What a parsed request head means to us.
+
+    Raises:
+        ClientFault: 400, 417, 501 or 505, when it is not a request that we can pass on without ambiguity.
+    """
+    if version not in ("1.1", "1.0"):
+        raise ClientFault(f"HTTP/{version} is not spoken here; use HTTP/1.1", status=505, code="http_version")
+    hosts = 0
+    head = RequestHead(method.decode("ascii"), "", version, headers, keep_alive)
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+            if not _HOST_BYTES.issuperset(value):
+                raise ClientFault("the Host header is not a host name", code="bad_host")
+        elif name == b"content-length":
+            head.length = int(value)
+        elif name == b"transfer-encoding":
+            if version == "1.0":
+                raise ClientFault("Transfer-Encoding has no meaning in HTTP/1.0", code="bad_framing")
+            if head.chunked or value.lower() != b"chunked":
+                raise ClientFault("only Transfer-Encoding: chunked is understood", status=501, code="bad_framing")
+            head.chunked = True
+        elif name == b"expect":
+            if value.lower() != b"100-continue":
+                raise ClientFault("only Expect: 100-continue is understood", status=417, code="expectation_failed")
+            head.expects_continue = version == "1.1"
+        elif name == b"upgrade" and version == "1.1" and method != b"CONNECT":
+            raise ClientFault("protocol upgrades are not served here", status=501, code="upgrade_refused")
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise ClientFault("exactly one Host header is needed (RFC 9112, section 3.2)", code="bad_host")
+    head.target = _origin_form(method, target)
+    return head
+
+
+def _origin_form(method: bytes, target: bytes) -> str:
+    if method == b"CONNECT":
+        raise ClientFault("CONNECT is not served here", status=501, code="upgrade_refused")
+    if not target.startswith(b"/"):
+        lowered = target[:8].lower()
+        if lowered.startswith((b"http://", b"https://")):
+            _, _, rest = target.partition(b"//")
+            _, slash, path = rest.partition(b"/")
+            target = slash + path if slash else b"/"
+        elif not (target == b"*" and method == b"OPTIONS"):
+            raise ClientFault("the request target is not a path", code="bad_target")
+    try:
+        return target.decode("ascii")
+    except UnicodeDecodeError:
+        raise ClientFault("the request target must be ASCII; percent-encode it", code="bad_target") from None
+
+
+def connection_names(headers: Iterable[Header]) -> frozenset[bytes]:
+    """Names that a Connection header declares to be for this hop only, lower case (RFC 9110 §7.6.1)."""
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+    return frozenset(named)
+
+
+def end_to_end(headers: list[Header], also_drop: frozenset[bytes]) -> list[Header]:
+    """The headers that may be passed on, in order, repeats kept; without hop-by-hop ones, those that Connection
+    names, and `also_drop`.
+    """
+    drop = HOP_BY_HOP | also_drop
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            drop = drop | connection_names(headers)
+            break
+    return [header for header in headers if header[0] not in drop]
+
+
+def request_bytes(method: str, target: str, headers: Iterable[Header], body_length: int | None) -> bytes:
+    """A request head for a backend, ready to be written before its body."""
+    parts = [f"{method} {target} HTTP/1.1\r\n".encode("ascii")]
+    parts += [b"%b: %b\r\n" % header for header in headers]
+    if body_length is not None:
+        parts.append(b"content-length: %d\r\n" % body_length)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    """The status line; a status without a registered phrase gets an empty one, which is allowed."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def response_bytes(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
+    """An answer's head for a client; `framing` holds the finished length, encoding and Connection lines."""
+    return status_line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + framing + b"\r\n"

@@ -1,0 +1,480 @@
+"""A client's connection: requests parsed strictly and in order, answers framed by us, leaving noticed at once.
+
+Reading never pauses while a call is open, or nobody would see the client leave; what it pipelines meanwhile is kept
+up to a bound and beyond that ignored, with the connection closed after the answer in progress (RFC 9112 §9.3.2 lets
+the client repeat). Timeouts are looked at by one sweep over all connections, so a connection owns no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol, cast
+
+import httptools
+
+from router.errors import ClientFault, Overloaded, RouterError
+from router.wire.head import Header, RequestHead, judge_request, response_bytes
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_JOIN_BELOW = 1 << 16  # bytes: copying a small body is cheaper than a second buffer
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What one client may use. Lengths in bytes, times in seconds."""
+
+    header_bytes: int = 32 * 1024
+    header_count: int = 100
+    body_bytes: int = 100 * 1024 * 1024
+    bodies_total_bytes: int = 512 * 1024 * 1024
+    pipelined_bytes: int = 64 * 1024
+    connections: int = 8192
+    connections_per_address: int = 4096
+    idle_s: float = 75.0
+    slow_head_s: float = 15.0
+    slow_body_s: float = 60.0
+    slow_reader_s: float = 120.0
+    write_high_bytes: int = 64 * 1024
+
+
+@dataclass(slots=True)
+class Request:
+    """One whole request."""
+
+    head: RequestHead
+    body: bytes
+    received_at: float  # loop time at which its last byte came
+
+
+class Handler(Protocol):
+    """Whoever answers requests. Called with no call open on the connection."""
+
+    def handle(self, connection: ClientConnection, request: Request) -> None:
+        """Start answering; end with `respond`, `finish` or `abort` on the connection."""
+
+    def refuse(self, connection: ClientConnection, fault: RouterError) -> None:
+        """Answer a request that could not be read; the connection closes afterwards."""
+
+
+@dataclass(slots=True)
+class Server:
+    """What all client connections share: the handler, the limits, who is connected, how much they hold."""
+
+    handler: Handler
+    limits: ServerLimits
+    loop: asyncio.AbstractEventLoop
+    connections: set[ClientConnection] = field(default_factory=set)
+    per_address: dict[str, int] = field(default_factory=dict)
+    body_bytes: int = 0  # held in request bodies now
+    refused: int = 0  # connections turned away at the door
+    closing: bool = False
+
+    def protocol(self) -> ClientConnection:
+        """A factory for `loop.create_server`."""
+        return ClientConnection(self)
+
+    def sweep(self, now: float) -> None:
+        """End what has been too slow. To be called about once a second."""
+        for connection in tuple(self.connections):
+            connection.sweep(now)
+
+    def stop_keep_alive(self) -> None:
+        """No more requests on any connection: idle ones close now, busy ones after their answer."""
+        self.closing = True
+        for connection in tuple(self.connections):
+            connection.close_when_idle()
+
+
+class _State(Enum):
+    IDLE = "idle"  # between requests
+    READING = "reading"  # some bytes of a request have come
+    CALL = "call"  # a request is with the handler
+    CLOSED = "closed"
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client. The handler sees `head_sent`, `left`, `paused`, and sets the `on_*` callbacks for its call."""
+
+    __slots__ = (
+        "_bodiless",
+        "_body",
+        "_body_size",
+        "_chunked_out",
+        "_close_after",
+        "_discard",
+        "_head",
+        "_head_bytes",
+        "_headers",
+        "_held",
+        "_parser",
+        "_pending",
+        "_ready",
+        "_state",
+        "_target",
+        "_transport",
+        "_unparsed",
+        "_waits_since",
+        "address",
+        "bytes_out",
+        "head_sent",
+        "left",
+        "on_leave",
+        "on_pause",
+        "on_resume",
+        "paused",
+        "server",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.address = ""
+        self.left = False
+        self.paused = False
+        self.head_sent = False
+        self.bytes_out = 0
+        self.on_leave: Callable[[], None] | None = None
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser = httptools.HttpRequestParser(self)
+        self._state = _State.IDLE
+        self._ready: deque[Request] = deque()
+        self._pending: list[bytes] = []
+        self._unparsed = 0
+        self._discard = False
+        self._close_after = False
+        self._chunked_out = False
+        self._head: RequestHead | None = None
+        self._headers: list[Header] = []
+        self._head_bytes = 0
+        self._target = b""
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._held = 0
+        self._bodiless = False
+        self._waits_since = 0.0
+
+    # --- the transport's side ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come; it may be one too many."""
+        self._transport = cast(asyncio.Transport, transport)
+        server = self.server
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) and peer else "unix"
+        self._waits_since = server.loop.time()
+        mine = server.per_address.get(self.address, 0) + 1
+        server.per_address[self.address] = mine
+        server.connections.add(self)
+        self._transport.set_write_buffer_limits(high=server.limits.write_high_bytes)
+        if len(server.connections) > server.limits.connections or mine > server.limits.connections_per_address:
+            server.refused += 1
+            self._refuse(Overloaded("too many connections; try again", code="too_many_connections", retry_after_s=1))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client: parse them, or keep them while a call is open."""
+        if self._state is _State.CALL:
+            self._keep(data)
+        elif self._state is not _State.CLOSED and not self._discard:
+            self._feed(data)
+
+    def eof_received(self) -> bool:
+        """A client that ends its side has left: nobody half-closes and still reads a chat."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: give everything back and tell whoever works for it."""
+        server = self.server
+        server.connections.discard(self)
+        mine = server.per_address.get(self.address, 1) - 1
+        if mine > 0:
+            server.per_address[self.address] = mine
+        else:
+            server.per_address.pop(self.address, None)
+        self._drop_body()
+        self._pending.clear()
+        self._state = _State.CLOSED
+        self.left = True
+        leave, self.on_leave = self.on_leave, None
+        self.on_pause = self.on_resume = None
+        if leave is not None:
+            leave()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write."""
+        self.paused = True
+        self._waits_since = self.server.loop.time()
+        if self.on_pause is not None:
+            self.on_pause()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.paused = False
+        if self.on_resume is not None:
+            self.on_resume()
+
+    # --- parsing ---
+
+    def _keep(self, data: bytes) -> None:
+        self._unparsed += len(data)
+        if self._unparsed > self.server.limits.pipelined_bytes:
+            self._discard = self._close_after = True
+            self._pending.clear()
+        if not self._discard:
+            self._pending.append(data)
+
+    def _feed(self, data: bytes) -> None:
+        server = self.server
+        if self._head is None:
+            self._head_bytes += len(data)
+            if self._state is _State.IDLE:
+                self._state = _State.READING
+                self._waits_since = server.loop.time()
+        else:
+            self._waits_since = server.loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as exc:
+            fault = exc.__context__
+            self._refuse(fault if isinstance(fault, RouterError) else ClientFault("unreadable request"))
+            return
+        except httptools.HttpParserUpgrade:
+            if not self._ready:
+                self._refuse(ClientFault("protocol upgrades are not served here", status=501, code="upgrade_refused"))
+                return
+        except httptools.HttpParserError as exc:
+            if not self._ready:
+                self._refuse(ClientFault(f"not a valid HTTP/1.1 request: {exc}", code="bad_http"))
+                return
+            self._discard = self._close_after = True
+        if self._head is None and self._head_bytes > server.limits.header_bytes and not self._ready:
+            self._refuse(_too_large_head(server.limits))
+            return
+        if self._ready and self._state is not _State.CALL:
+            self._next()
+
+    def on_message_begin(self) -> None:
+        """llhttp: a request begins."""
+        self._head = None
+        self._headers = []
+        self._body = []
+        self._body_size = 0
+        self._target = b""
+
+    def on_url(self, url: bytes) -> None:
+        """llhttp: a piece of the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp: one header, or a trailer once the head is complete (dropped: nothing here asks for one)."""
+        if self._head is not None:
+            return
+        self._headers.append((name.lower(), value.strip(b" \t")))
+        if len(self._headers) > self.server.limits.header_count:
+            raise _too_large_head(self.server.limits)
+
+    def on_headers_complete(self) -> None:
+        """llhttp: the head is whole; judge it before a byte of body is kept."""
+        limits = self.server.limits
+        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if size > limits.header_bytes:
+            raise _too_large_head(limits)
+        parser = self._parser
+        head = judge_request(
+            parser.get_method(),
+            self._target,
+            parser.get_http_version(),
+            self._headers,
+            parser.should_keep_alive(),
+        )
+        self._head = head
+        if head.length is not None and head.length > limits.body_bytes:
+            raise _too_large_body(limits)
+        if head.expects_continue and not self._ready and self._state is not _State.CALL:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        """llhttp: a piece of body."""
+        server = self.server
+        self._body_size += len(data)
+        if self._body_size > server.limits.body_bytes:
+            raise _too_large_body(server.limits)
+        if server.body_bytes + len(data) > server.limits.bodies_total_bytes:
+            self._drop_body()
+            raise Overloaded("request bodies in flight fill their limit", code="bodies_full", retry_after_s=2)
+        server.body_bytes += len(data)
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """llhttp: a request is whole."""
+        head = self._head
+        if head is None:
+            return
+        body = self._body
+        whole = body[0] if len(body) == 1 else b"".join(body)
+        self._ready.append(Request(head, whole, self.server.loop.time()))
+        self._body = []
+        self._body_size = 0
+        self._head = None
+        self._head_bytes = 0
+
+    # --- one call at a time ---
+
+    def _next(self) -> None:
+        request = self._ready.popleft()
+        self._state = _State.CALL
+        self.head_sent = False
+        self.bytes_out = 0
+        if not request.head.keep_alive or self.server.closing:
+            self._close_after = True
+        self._chunked_out = request.head.version == "1.1"
+        self._bodiless = request.head.method == "HEAD"
+        self._held = len(request.body)
+        self.server.handler.handle(self, request)
+
+    def _drop_body(self) -> None:
+        waiting = sum(len(request.body) for request in self._ready)
+        self.server.body_bytes -= sum(map(len, self._body)) + waiting + self._held
+        self._body = []
+        self._ready.clear()
+        self._held = 0
+
+    def _call_over(self) -> None:
+        self.on_leave = self.on_pause = self.on_resume = None
+        self.server.body_bytes -= self._held
+        self._held = 0
+        if self._state is _State.CLOSED:
+            return
+        if self._close_after or self._transport.is_closing():
+            self._state = _State.CLOSED
+            self._transport.close()
+            return
+        self._state = _State.IDLE
+        self._waits_since = self.server.loop.time()
+        if self._ready or self._pending:
+            # Not in this stack frame: a client that pipelines thousands of requests must not recurse.
+            self.server.loop.call_soon(self._resume)
+
+    def _takes_more(self) -> bool:
+        return self._state is _State.IDLE or self._state is _State.READING
+
+    def _resume(self) -> None:
+        if not self._takes_more():
+            return
+        if self._ready:
+            self._next()
+            return
+        pending, self._pending = self._pending, []
+        self._unparsed = 0
+        for index, data in enumerate(pending):
+            if not self._takes_more():
+                self._pending = pending[index:]
+                self._unparsed = sum(map(len, self._pending))
+                return
+            self._feed(data)
+
+    # --- the handler's side ---
+
+    def respond(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Send a whole answer and end the call. HEAD gets the head that GET would get."""
+        framing = b"content-length: %d\r\n" % len(body)
+        if self._close_after:
+            framing += b"connection: close\r\n"
+        head = response_bytes(status, headers, framing)
+        self.head_sent = True
+        if self._bodiless:
+            self._transport.write(head)
+            self._call_over()
+            return
+        self.bytes_out += len(body)
+        if len(body) < _JOIN_BELOW:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        self._call_over()
+
+    def start(self, status: int, headers: list[Header]) -> None:
+        """Send the head of an answer whose length is not known. HTTP/1.0 gets an unframed body and a close."""
+        if self._chunked_out:
+            framing = b"transfer-encoding: chunked\r\n"
+            if self._close_after:
+                framing += b"connection: close\r\n"
+        else:
+            self._close_after = True
+            framing = b"connection: close\r\n"
+        self.head_sent = True
+        self._transport.write(response_bytes(status, headers, framing))
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body as one chunk. Empty pieces are nothing."""
+        if data:
+            size = len(data)
+            self.bytes_out += size
+            if self._chunked_out:
+                self._transport.write(b"%x\r\n%b\r\n" % (size, data))
+            else:
+                self._transport.write(data)
+
+    def finish(self) -> None:
+        """The body is whole: end it and the call."""
+        if self._chunked_out:
+            self._transport.write(_LAST_CHUNK)
+        self._call_over()
+
+    def abort(self) -> None:
+        """End the call visibly unfinished: flush what was written, then close without the last chunk."""
+        self._close_after = True
+        self._call_over()
+
+    def close_when_idle(self) -> None:
+        """Close now, or after the answer in progress."""
+        self._close_after = True
+        if self._state is _State.IDLE:
+            self._state = _State.CLOSED
+            self._transport.close()
+
+    def _refuse(self, fault: RouterError) -> None:
+        self._close_after = self._discard = True
+        self._drop_body()
+        if self._state is _State.CALL or self._state is _State.CLOSED:
+            return
+        self._state = _State.CALL
+        self._chunked_out = True
+        self.server.handler.refuse(self, fault)
+
+    def sweep(self, now: float) -> None:
+        """End this connection if it has been too slow in what it is doing."""
+        limits = self.server.limits
+        waited = now - self._waits_since
+        if self.paused and waited > limits.slow_reader_s:
+            self._transport.abort()
+        elif self._state is _State.IDLE and waited > limits.idle_s:
+            self.close_when_idle()
+        elif self._state is _State.READING:
+            if self._head is None and waited > limits.slow_head_s:
+                self._refuse(ClientFault("the request head took too long", status=408, code="slow_head"))
+            elif self._head is not None and waited > limits.slow_body_s:
+                self._refuse(ClientFault("the request body stopped coming", status=408, code="slow_body"))
+        elif self._state is _State.CLOSED and waited > limits.slow_reader_s:
+            self._transport.abort()
+
+    def get_extra_info(self, name: str) -> Any:
+        """The transport's own, for tests and logs."""
+        return self._transport.get_extra_info(name)
+
+
+def _too_large_head(limits: ServerLimits) -> ClientFault:
+    return ClientFault(
+        f"request headers exceed {limits.header_bytes} bytes or {limits.header_count} fields",
+        status=431,
+        code="headers_too_large",
+    )
+
+
+def _too_large_body(limits: ServerLimits) -> ClientFault:
+    return ClientFault(f"the request body exceeds {limits.body_bytes} bytes", status=413, code="body_too_large")
