@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from router.policy.scoring import Basis, Paired, rounds_activations
 
@@ -87,33 +87,59 @@ def excess(paired: Paired, tolerance: Tolerance) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Bets:
+    """A bettor's capital against E[z] ≤ 1.
+
+    Attributes:
+        stakes: what stands behind each of `STAKES`.
+        cash: what is not at stake yet.
+        peak: the largest capital so far.
+    """
+
+    stakes: tuple[float, ...] = (INVESTED / len(STAKES),) * len(STAKES)
+    cash: float = 1.0 - INVESTED
+    peak: float = 1.0
+
+    @property
+    def capital(self) -> float:
+        """The evidence now: the e-value of a bettor who began with 1."""
+        return self.cash + math.fsum(self.stakes)
+
+    def after(self, z: float) -> Bets:
+        """The capital after one more draw, which must be independent of what was bet before."""
+        if not z >= 0.0:
+            raise ValueError(f"an excess is never negative or NaN, got {z}")
+        z = min(z, MOST_EXCESS)
+        fresh = self.cash * TRICKLE / len(STAKES)
+        stakes = tuple([(c + fresh) * (1.0 + f * (z - 1.0)) for c, f in zip(self.stakes, STAKES, strict=True)])
+        cash = self.cash * (1.0 - TRICKLE)
+        return Bets(stakes, cash, max(self.peak, cash + sum(stakes)))
+
+
+@dataclass(frozen=True, slots=True)
 class SequentialTest:
     """The state of one test: a few numbers and the names of the texts it has seen.
 
     Attributes:
         alpha: chance of a false flag over the test's life.
         started_s: when it began; a week later `renew` starts the next.
-        capitals: what stands behind each of `STAKES`.
-        cash: what is not at stake yet.
-        peak: the largest capital so far: once past 1/α the verdict stands.
-        proof: capital of the opposite bet, that the build lies within tolerance.
+        bets: the capital of the bet that the build is worse than allowed.
+        proof: the capital of the opposite bet, that it lies within tolerance.
         total: sum of the excesses seen.
         seen: the texts that were counted.
     """
 
     alpha: float
     started_s: float
-    capitals: tuple[float, ...]
-    cash: float
-    peak: float
+    bets: Bets
     proof: float
     total: float
     seen: frozenset[str]
 
     @property
     def e_value(self) -> float:
-        """The evidence now: the capital of a bettor who began with 1."""
-        return self.cash + math.fsum(self.capitals)
+        """The evidence now; see `is_worse` for the verdict, which stands once it was reached."""
+        return self.bets.capital
 
     @property
     def texts(self) -> int:
@@ -128,7 +154,7 @@ class SequentialTest:
     @property
     def is_worse(self) -> bool:
         """Whether "no worse than δ" is refuted: false for at most a share α of right builds."""
-        return self.peak >= 1.0 / self.alpha
+        return self.bets.peak >= 1.0 / self.alpha
 
     @property
     def is_within(self) -> bool:
@@ -144,8 +170,7 @@ def begin(now: float, alpha: float = ALPHA) -> SequentialTest:
     """A fresh test with its whole budget."""
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
-    each = INVESTED / len(STAKES)
-    return SequentialTest(alpha, now, (each,) * len(STAKES), 1.0 - INVESTED, 1.0, 1.0, 0.0, frozenset())
+    return SequentialTest(alpha, now, Bets(), 1.0, 0.0, frozenset())
 
 
 def renew(test: SequentialTest, now: float) -> SequentialTest:
@@ -157,20 +182,14 @@ def observe(test: SequentialTest, name: str, z: float) -> SequentialTest:
     """Count one text's excess. A text that was seen before changes nothing."""
     if name in test.seen:
         return test
-    if not z >= 0.0:
-        raise ValueError(f"{name}: an excess is never negative or NaN, got {z}")
-    z = min(z, MOST_EXCESS)
-    fresh = test.cash * TRICKLE / len(STAKES)
-    capitals = tuple([(c + fresh) * (1.0 + f * (z - 1.0)) for c, f in zip(test.capitals, STAKES, strict=True)])
-    cash = test.cash * (1.0 - TRICKLE)
-    return replace(
-        test,
-        capitals=capitals,
-        cash=cash,
-        peak=max(test.peak, cash + sum(capitals)),
-        proof=test.proof * _proof_factor(z),
-        total=test.total + z,
-        seen=test.seen | {name},
+    bets = test.bets.after(z)
+    return SequentialTest(
+        test.alpha,
+        test.started_s,
+        bets,
+        test.proof * _proof_factor(z),
+        test.total + min(z, MOST_EXCESS),
+        test.seen | {name},
     )
 
 
