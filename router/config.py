@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, GetJsonSchemaHandler, SecretStr, model_validator
+from pydantic import Field, GetJsonSchemaHandler, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
@@ -61,7 +61,7 @@ class BackendConfig(Section):
     """Address: `http://spark-1:8000`, `https://…` or `unix:/path`. Leave it out where `host` and `ports` are given."""
     host: Names = ()
     """Machine(s) it runs on; backends on one host share its bandwidth. A list for tensor parallel. Default: url's."""
-    ports: Ports | None = None
+    ports: Annotated[Ports | None, Field(validate_default=True)] = None
     """Ports of `host` where it may answer, as in `8000-8010`; found again there by the model it serves."""
     kind: Literal["vllm", "openai"] = "vllm"
     """`vllm`, or `openai` for llama.cpp, SGLang, Ollama and others: what those lack is then not looked for."""
@@ -104,16 +104,20 @@ class BackendConfig(Section):
         whole["type"] = ["object", "string"]
         return whole
 
-    @model_validator(mode="after")
-    def has_one_address(self) -> Self:
+    @field_validator("ports")
+    @classmethod
+    def has_one_address(cls, ports: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
         """Exactly one of `url` and `host` + `ports` says where it is."""
-        if self.url is None and self.ports is None:
+        if "url" not in info.data or "host" not in info.data:  # wrong themselves: enough said
+            return ports
+        url, host = info.data["url"], info.data["host"]
+        if url is None and ports is None:
             raise ValueError("no address: give url: http://spark-1:8000, or host: spark-1 and ports: 8000-8010")
-        if self.url is not None and self.ports is not None:
+        if url is not None and ports is not None:
             raise ValueError("url and ports contradict each other: keep url, or host with ports")
-        if not self.host:
+        if not host:
             raise ValueError("ports need a host: host: spark-1")
-        return self
+        return ports
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -151,9 +155,9 @@ class FleetConfig(Section):
 
     backends: tuple[BackendConfig, ...] = ()
     """The servers. A bare url will do for each; names and addresses are unique."""
-    models: dict[str, ModelConfig] = {}
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
     """Settings per served model, by the name that backends list."""
-    aliases: dict[str, Names] = {}
+    aliases: dict[str, Names] = Field(default_factory=dict)
     """Other names for models. Several models in order mean the first that is serving."""
     timeouts: Timeouts = Timeouts()
     """How long to wait, in seconds."""
@@ -222,8 +226,10 @@ def conflicts(
     A backend that could not be read is None: its place counts, nothing is said of it.
     """
     for j, two in enumerate(backends):
-        clashes = (clash(i, one, j, two) for i, one in enumerate(backends[:j]) if one is not None and two is not None)
-        yield from filter(None, [next(filter(None, clashes), None)])
+        for i, one in enumerate(backends[:j]):
+            if one is not None and two is not None and (found := clash(i, one, j, two)):
+                yield found
+                break
     served = {model for one in backends if one is not None for model in one.serves}
     for alias, targets in aliases.items():
         yield from alias_conflicts(alias, targets, aliases, served, models)

@@ -6,9 +6,9 @@ it goes into the JSON Schema and the docs.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from router.configtypes import Bytes, Count, CountOrNone, KeyHash, Names, NotNegative, Positive, Share
 
@@ -174,15 +174,16 @@ class AccessConfig(Section):
     """Web pages that may call from a browser, as in `https://chat.home`. Default: none."""
     tls_cert: str | None = None
     """Certificate chain (PEM) to serve clients over https. Default: plain http."""
-    tls_key: str | None = None
+    tls_key: Annotated[str | None, Field(validate_default=True)] = None
     """Private key (PEM) of `tls_cert`."""
 
-    @model_validator(mode="after")
-    def is_whole(self) -> Self:
+    @field_validator("tls_key")
+    @classmethod
+    def is_a_pair(cls, key: str | None, info: ValidationInfo) -> str | None:
         """A certificate has its key."""
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key belong together")
-        return self
+        if (info.data.get("tls_cert") is None) != (key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or neither")
+        return key
 
 
 class NotifyConfig(Section):
