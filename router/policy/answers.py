@@ -1,0 +1,165 @@
+"""Judges an answer by its text alone: is a known answer right, and has the text degenerated?
+
+Known answers are the only evidence for a build that nothing can be compared with. They are judged kindly (a right
+number in a sentence is right), because a small model that phrases clumsily is not a broken kernel.
+
+A text has degenerated when one character floods it or when it repeats itself over and over. Repetition inside tables
+and code is their nature, so those lines don't count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+GRAM = 4  # words in a row that make up one n-gram
+LEAST_WORDS = 60  # fewer say nothing about repetition
+MOST_REPEATED = 0.6  # share of n-grams that stood there before: a chorus stays under it, a loop does not
+LEAST_FLOOD = 120  # characters
+FLOOD_SHARE = 0.9
+RULE_CHARACTERS = frozenset("-=_.*#~─━═ ")  # lines are drawn with these
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+MOST_BROKEN = 0.02  # share of the characters; one split emoji is an accident of streaming
+LEAST_BROKEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer as the judges see it: its text, and the tool calls as (name, arguments)."""
+
+    text: str
+    tool_calls: tuple[tuple[str, str], ...] = ()
+
+
+def is_right(check: str, expected: str, answer: Answer) -> bool:
+    """Judge a known answer.
+
+    `check` is one of: "contains" (the expected words stand in it, case and spacing apart), "number" (the last number
+    is the expected one), "copy" (the expected text stands there letter by letter), "json" (an object that holds every
+    expected key and value) and "tool" (a call of the expected name, its arguments likewise; expected is
+    `{"name": …, "arguments": {…}}`).
+
+    Raises:
+        KeyError: for another check.
+    """
+    return _CHECKS[check](expected, answer)
+
+
+def _contains(expected: str, answer: Answer) -> bool:
+    return _plain(expected) in _plain(answer.text)
+
+
+def _copy(expected: str, answer: Answer) -> bool:
+    return expected.strip() in answer.text
+
+
+def _number(expected: str, answer: Answer) -> bool:
+    found = re.findall(r"-?\d+(?:\.\d+)?", answer.text.replace(",", ""))
+    return bool(found) and float(found[-1]) == float(expected)
+
+
+def _json(expected: str, answer: Answer) -> bool:
+    start, end = answer.text.find("{"), answer.text.rfind("}")
+    return 0 <= start < end and _holds(answer.text[start : end + 1], json.loads(expected))
+
+
+def _tool(expected: str, answer: Answer) -> bool:
+    wanted = json.loads(expected)
+    return any(name == wanted["name"] and _holds(said, wanted["arguments"]) for name, said in answer.tool_calls)
+
+
+_CHECKS: Mapping[str, Callable[[str, Answer], bool]] = {
+    "contains": _contains,
+    "copy": _copy,
+    "number": _number,
+    "json": _json,
+    "tool": _tool,
+}
+
+
+def _holds(text: str, expected: Mapping[str, object]) -> bool:
+    """Whether the JSON object holds these keys with these values, words compared without case."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(value, dict):
+        return False
+    return all(_plain(str(value.get(key))) == _plain(str(wanted)) for key, wanted in expected.items())
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def degeneration(text: str) -> str | None:
+    """Why a text is no answer any more, in a few words, or None. Looks at prose only."""
+    prose = prose_of(text.splitlines())
+    return flood(prose) or repetition(prose) or broken_utf8(text)
+
+
+def prose_of(lines: Sequence[str]) -> str:
+    """The lines that are neither table rows nor inside a code fence."""
+    kept: list[str] = []
+    in_code = False
+    for line in lines:
+        if is_fence(line):
+            in_code = not in_code
+        elif not in_code and not is_table_row(line):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def is_fence(line: str) -> bool:
+    """Whether the line opens or closes a block of code."""
+    return line.lstrip().startswith(("```", "~~~"))
+
+
+def is_table_row(line: str) -> bool:
+    """Whether the line is a row of a table, drawn with bars, commas or tabs."""
+    return line.count("|") >= 2 or line.count("\t") >= 2 or line.count(";") >= 3 or line.count(",") >= 8
+
+
+def flood(prose: str) -> str | None:
+    """One character that fills the text: "!!!!" is what the first token of many vocabularies looks like."""
+    dense = "".join(prose.split())
+    if len(dense) < LEAST_FLOOD:
+        return None
+    character, count = Counter(dense).most_common(1)[0]
+    if count < FLOOD_SHARE * len(dense) or (character in RULE_CHARACTERS and len(dense) < 10 * LEAST_FLOOD):
+        return None
+    return f"{character!r} fills {count} of {len(dense)} characters"
+
+
+def repetition(prose: str) -> str | None:
+    """The same words over and over, or, where a script writes no spaces, the same few characters."""
+    words = prose.split()
+    if len(words) * 12 < len(prose):
+        dense = "".join(words)
+        words = [dense[i : i + 3] for i in range(len(dense) - 2)]
+    if len(words) < LEAST_WORDS:
+        return None
+    grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
+    share = 1.0 - len(set(grams)) / len(grams)
+    if share < MOST_REPEATED or _counts(words):
+        return None
+    return f"{share:.0%} of its {GRAM}-grams repeat earlier ones"
+
+
+def _counts(words: Sequence[str]) -> bool:
+    """Whether the text is mostly numbers that go on: a list someone asked for."""
+    numbers = [int(w.strip(".,;:")) for w in words if w.strip(".,;:").isdecimal()]
+    rising = sum(a != b for a, b in pairwise(numbers))
+    return len(numbers) > 0.8 * len(words) and rising > 0.8 * len(numbers)
+
+
+def broken_utf8(text: str) -> str | None:
+    """Bytes that were no UTF-8 and became replacement characters on the way."""
+    count = text.count(BROKEN)
+    if count < LEAST_BROKEN or count < MOST_BROKEN * len(text):
+        return None
+    return f"{count} of {len(text)} characters are broken UTF-8"
