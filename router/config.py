@@ -26,7 +26,18 @@ from router.configsections import (
     Section,
     Timeouts,
 )
-from router.configtypes import Address, Count, CountOrNone, Names, Ports, Positive, bracketed, default_name, host_of
+from router.configtypes import (
+    Address,
+    Count,
+    CountOrNone,
+    LogSource,
+    Names,
+    Ports,
+    Positive,
+    bracketed,
+    default_name,
+    host_of,
+)
 
 __all__ = [
     "AccessConfig",
@@ -67,8 +78,8 @@ class BackendConfig(Section):
     """`vllm`, or `openai` for llama.cpp, SGLang, Ollama and others: what those lack is then not looked for."""
     kernel: str | None = None
     """NVFP4 kernel that you believe it runs (`marlin`, `flashinfer_cutlass`, …); compared with what it really runs."""
-    log: str | None = None
-    """Where its log is, to read the kernel from: `docker:NAME`, `docker:NAME:/path`, `file:/path`, `ssh://…`."""
+    log: LogSource | None = None
+    """Its log, which names the kernel: `docker:NAME`, `docker:NAME:/path`, `file:/path`, `journal:UNIT`, `ssh://…`."""
     api_key: SecretStr | None = None
     """Key that the backend wants from us, from the environment: `${SPARK_1_KEY}`. Never leaves towards clients."""
     serves: Names = ()

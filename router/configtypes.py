@@ -84,6 +84,13 @@ def key_hash(value: str) -> str:
     return f"sha256:{digits}"
 
 
+def log_source(value: str) -> str:
+    """Return where a log is, if it is written in one of the ways that can be read."""
+    if not re.match(r"(docker:|file:/|journal:|ssh://).", value):
+        raise ValueError("a log is docker:NAME, docker:NAME:/path, file:/path, journal:UNIT or ssh://HOST/…")
+    return value
+
+
 def host_of(url: object) -> str | None:
     """Return the machine in an address, None where it has none; this machine is `localhost` however it is written."""
     if not isinstance(url, str):
@@ -138,3 +145,4 @@ Names = Annotated[tuple[str, ...], BeforeValidator(to_tuple, json_schema_input_t
 Ports = Annotated[tuple[int, ...], BeforeValidator(to_ports, json_schema_input_type=int | str | list[int | str])]
 Address = Annotated[str, AfterValidator(plain_url)]
 KeyHash = Annotated[str, AfterValidator(key_hash)]
+LogSource = Annotated[str, AfterValidator(log_source)]
