@@ -101,7 +101,8 @@ class Version:
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
 
 FLAGS_SINCE = Version(0, 22)  # --linear-backend exists
-VARIABLES_GONE = Version(0, 24)  # the old environment variables are unknown from here on
+VARIABLES_GONE = Version(0, 24)  # the old environment variables are unknown from here on, but for one
+FORCE_MARLIN_GONE = Version(0, 29)  # VLLM_TEST_FORCE_FP8_MARLIN forces the MoE to Marlin up to 0.28
 
 
 def kernel_of(spelling: str) -> Kernel | None:
@@ -130,13 +131,18 @@ def requested_from_args(args: Mapping[str, Any]) -> Requested:
     )
 
 
-def requested_from_env(env: Mapping[str, Any], version: Version | None) -> Requested:
-    """What the old environment variables ask for: nothing from 0.24 on, where vLLM does not know them any more.
+def heeds(version: Version | None, variable: str) -> bool:
+    """Whether this vLLM still does anything with an old kernel variable; an unknown version is taken for a new one."""
+    gone = FORCE_MARLIN_GONE if variable == "VLLM_TEST_FORCE_FP8_MARLIN" else VARIABLES_GONE
+    return version is not None and version < gone
 
-    Order as in 0.18.1 `nvfp4_utils.py` and `oracle/nvfp4.py`. An unknown version is taken for a new one.
+
+def requested_from_env(env: Mapping[str, Any], version: Version | None) -> Requested:
+    """What the old environment variables ask for, as far as this version heeds them.
+
+    Order as in 0.18.1 `nvfp4_utils.py` and `oracle/nvfp4.py`.
     """
-    if version is None or version >= VARIABLES_GONE:
-        return Requested()
+    env = {name: value for name, value in env.items() if heeds(version, name)}
     linear = _asked(env.get("VLLM_NVFP4_GEMM_BACKEND"))
     if _is_on(env.get("VLLM_USE_NVFP4_CT_EMULATIONS")):
         linear = Kernel.EMULATION
