@@ -139,7 +139,7 @@ def repetition(prose: str) -> str | None:
     """The same words over and over, or, where a script writes no spaces, the same few characters."""
     words = prose.split()
     if len(words) * 12 < len(prose):
-        dense = "".join(words)
+        dense = "".join(c for c in "".join(words) if c not in RULE_CHARACTERS)
         words = [dense[i : i + 3] for i in range(len(dense) - 2)]
     if len(words) < LEAST_WORDS:
         return None
