@@ -38,10 +38,12 @@ _SECRET = re.compile(r"(?:^|_)(?:api_key|token|secret|password)$")
 _CLIENTS_WORDS = re.compile(r"Received request |Generated response ")  # with --enable-log-requests: prompts, not facts
 _WEIGHT_ONLY = re.compile(r"W4A16|NVFP4A16", re.IGNORECASE)
 
-_MARKS = (
-    "version",
-    "LLM engine",
-    "non-default args",
+START_MARKS = ("non-default args: {", "vLLM API server version", "LLM engine (v")
+"""One of these stands near the beginning of every start."""
+
+MARKS = (
+    *START_MARKS,
+    " version ",  # the logo's
     "for NVFP4 GEMM",
     "NvFp4 MoE backend",
     "Selected ",
@@ -49,8 +51,11 @@ _MARKS = (
     "Maximum concurrency",
     "Application startup complete",
     "A16",
+    *HINTS,
 )
-_INTERESTING = re.compile("|".join(map(re.escape, dict.fromkeys(_MARKS + HINTS))))
+"""A line with none of these says nothing that is looked for: what a far machine need not send."""
+
+_INTERESTING = re.compile("|".join(map(re.escape, MARKS)))
 
 
 @dataclass(slots=True)
