@@ -1,0 +1,149 @@
+"""The text of an answer, folded out of stream bytes that went to the client. Called in batches, off the chunk path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from router.openai import sse
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What some consecutive events of one answer hold together (first choice only).
+
+    Attributes:
+        text: the plain content.
+        reasoning: the reasoning.
+        tool_args: the arguments of its tool calls, by index.
+        token_ids: ids of the generated tokens, where the answer carries them.
+        deltas: events with output; with one token an event, the number of tokens.
+        response_id, model, created, kind: what every chunk of the answer repeats (`kind` is its "object").
+        null_logprobs: events whose logprob is null, a sign of NaN.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool_args: tuple[str, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    deltas: int = 0
+    response_id: str | None = None
+    model: str | None = None
+    created: int | None = None
+    kind: str | None = None
+    null_logprobs: int = 0
+
+    def __add__(self, later: Folded) -> Folded:
+        """Join two batches of one answer, in order."""
+        longest = max(len(self.tool_args), len(later.tool_args))
+        args = ("".join(side.tool_args[i] for side in (self, later) if i < len(side.tool_args)) for i in range(longest))
+        return Folded(
+            text=self.text + later.text,
+            reasoning=self.reasoning + later.reasoning,
+            tool_args=tuple(args),
+            token_ids=self.token_ids + later.token_ids,
+            deltas=self.deltas + later.deltas,
+            response_id=self.response_id or later.response_id,
+            model=self.model or later.model,
+            created=self.created or later.created,
+            kind=self.kind or later.kind,
+            null_logprobs=self.null_logprobs + later.null_logprobs,
+        )
+
+
+def fold(pieces: Iterable[bytes]) -> Folded:
+    """Fold a batch of stream bytes that begins and ends at event boundaries, as `EventStream.feed` returns them."""
+    folder = _Folder()
+    for document in sse.documents(b"".join(pieces)):
+        folder.add(document)
+    return folder.result()
+
+
+class _Folder:
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.tools: dict[int, list[str]] = {}
+        self.token_ids: list[int] = []
+        self.deltas = 0
+        self.null_logprobs = 0
+        self.first: dict[str, Any] = {}
+
+    def add(self, document: dict[str, Any]) -> None:
+        if not self.first:
+            self.first = document
+        if "choices" not in document:
+            self._add_typed(document)
+            return
+        for choice in document["choices"] or ():
+            if isinstance(choice, dict) and choice.get("index", 0) == 0:
+                self._add_choice(choice)
+
+    def _add_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        source = delta if isinstance(delta, dict) else choice
+        said = False
+        for key, to in (
+            ("content", self.text),
+            ("text", self.text),
+            ("reasoning", self.reasoning),
+            ("reasoning_content", self.reasoning),
+        ):
+            value = source.get(key)
+            if isinstance(value, str) and value:
+                to.append(value)
+                said = True
+        for call in source.get("tool_calls") or ():
+            arguments = (call.get("function") or {}).get("arguments")
+            self.tools.setdefault(call.get("index", 0), []).append(arguments or "")
+            said = True
+        self.deltas += said
+        self.token_ids += choice.get("token_ids") or ()
+        self.null_logprobs += _has_null_logprob(choice.get("logprobs"))
+
+    def _add_typed(self, document: dict[str, Any]) -> None:
+        delta = document.get("delta")
+        kind = str(document.get("type"))
+        if isinstance(delta, dict):
+            pairs = (("text", self.text), ("thinking", self.reasoning))
+            found = [(to, delta[key]) for key, to in pairs if isinstance(delta.get(key), str)]
+            if isinstance(delta.get("partial_json"), str):
+                found.append((self.tools.setdefault(document.get("index", 0), []), delta["partial_json"]))
+        elif isinstance(delta, str):
+            tool = "arguments" in kind or "input" in kind
+            to = self.tools.setdefault(document.get("output_index", 0), []) if tool else self.text
+            found = [(self.reasoning if "reasoning" in kind else to, delta)]
+        else:
+            return
+        for to, value in found:
+            to.append(value)
+        self.deltas += bool(found)
+
+    def result(self) -> Folded:
+        inner = self.first.get("response") or self.first.get("message")
+        source = inner if isinstance(inner, dict) else self.first
+        created = source.get("created", source.get("created_at"))
+        return Folded(
+            text="".join(self.text),
+            reasoning="".join(self.reasoning),
+            tool_args=tuple("".join(self.tools[index]) for index in sorted(self.tools)),
+            token_ids=tuple(self.token_ids),
+            deltas=self.deltas,
+            response_id=source.get("id"),
+            model=source.get("model"),
+            created=int(created) if isinstance(created, int | float) else None,
+            kind=self.first.get("object"),
+            null_logprobs=self.null_logprobs,
+        )
+
+
+def _has_null_logprob(logprobs: Any) -> bool:
+    """Say whether a logprob is null: vLLM's streams write NaN so, the sign of a broken kernel."""
+    if not isinstance(logprobs, dict):
+        return False
+    content = logprobs.get("content")
+    if isinstance(content, list):
+        return any(isinstance(token, dict) and token.get("logprob", 0) is None for token in content)
+    values = logprobs.get("token_logprobs")
+    return isinstance(values, list) and any(value is None for value in values)
