@@ -27,12 +27,13 @@ class Usage:
 def read_usage(found: Mapping[str, Any], earlier: Usage | None = None) -> Usage:
     """Read a usage object of any route; what it leaves out is taken from an earlier one of the same answer.
 
-    Anthropic's `input_tokens` leaves out what was read from or written to the cache, so these are added
-    (seen on llama.cpp: 1 + 33 cached for a prompt of 34).
+    Anthropic's `input_tokens` leaves out what was read from or written to the cache, so these are added (seen on
+    llama.cpp: 1 + 33 cached for a prompt of 34); not where the stream's beginning already gave that very number as
+    the whole prompt, as vLLM does.
     """
     cached = _first(found, "cache_read_input_tokens")
     prompt = _first(found, "prompt_tokens", "input_tokens")
-    if prompt is not None and ("cache_read_input_tokens" in found or "cache_creation_input_tokens" in found):
+    if prompt is not None and (earlier is None or earlier.prompt_tokens != prompt):
         prompt += (cached or 0) + (_first(found, "cache_creation_input_tokens") or 0)
     if cached is None:
         cached = _detail(found, "cached_tokens", "prompt_tokens_details", "input_tokens_details")
