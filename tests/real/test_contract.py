@@ -1,0 +1,253 @@
+"""What a client may rely on, asked through the official SDKs: of a real vLLM itself, and of the router before two."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import anthropic
+import httpx
+import openai
+import pytest
+from anthropic import Anthropic
+from openai import OpenAI
+
+from tests.real.conftest import MODEL, Stage
+from tests.real.processes import RealRouter
+
+USER = {"role": "user", "content": "Name three colours."}
+STORY = {"role": "user", "content": "Write a very long story about the sea."}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+COLOUR = {
+    "type": "object",
+    "properties": {
+        "colour": {"type": "string", "enum": ["red", "green", "blue"]},
+        "n": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["colour", "n"],
+    "additionalProperties": False,
+}
+CREATED = re.compile(rb'"created":\d+')
+LEFT_WITHIN_S = 1.0
+
+
+def test_a_chat_is_answered_with_usage(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[USER], max_tokens=16, temperature=0)
+    assert answer.model == MODEL
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 16
+
+
+def test_a_streamed_chat_says_the_same_as_a_whole_one(client: OpenAI) -> None:
+    ask = {"model": MODEL, "messages": [USER], "max_tokens": 24, "temperature": 0}
+    pinned = {"x-router-backend": "good"}  # a vLLM by itself takes no notice of it
+    whole = client.chat.completions.create(**ask, extra_headers=pinned)
+    chunks = list(client.chat.completions.create(**ask, stream=True, extra_headers=pinned))
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "length"
+    assert not any(chunk.usage for chunk in chunks), "nobody asked for usage"
+
+
+def test_usage_comes_with_a_stream_only_when_asked_for(client: OpenAI) -> None:
+    options = {"include_usage": True}
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=[USER], max_tokens=5, stream=True, stream_options=options, extra_body={"seed": 1}
+        )
+    )
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 5
+
+
+def test_two_choices_come_back_apart(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[USER], max_tokens=8, n=2, temperature=0.9)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    stream = client.chat.completions.create(model=MODEL, messages=[USER], max_tokens=8, n=2, stream=True)
+    finished = {choice.index for chunk in stream for choice in chunk.choices if choice.finish_reason}
+    assert finished == {0, 1}
+
+
+def test_logprobs_are_as_many_as_tokens(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[USER], max_tokens=6, logprobs=True, top_logprobs=20, temperature=0
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert [len(token.top_logprobs) for token in logprobs.content] == [20] * 6
+
+
+def test_prompt_logprobs_and_token_ids_pass_through(client: OpenAI) -> None:
+    extra = {"prompt_logprobs": 2, "return_token_ids": True}
+    answer = client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=1, extra_body=extra)
+    choice = answer.choices[0].model_dump()
+    assert choice["prompt_logprobs"][0] is None
+    assert len(choice["prompt_logprobs"]) == len(choice["prompt_token_ids"]) == 5
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_tool_is_called(client: OpenAI, choice: object) -> None:
+    ask = {"model": MODEL, "messages": [{"role": "user", "content": "Weather in Paris?"}], "max_tokens": 60}
+    answer = client.chat.completions.create(**ask, tools=[WEATHER], tool_choice=choice, temperature=0)
+    calls = answer.choices[0].message.tool_calls
+    assert calls
+    assert calls[0].function.name == "get_weather"
+
+
+def test_a_tool_call_can_be_streamed(client: OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=[USER], max_tokens=60, tools=[WEATHER], tool_choice="required", stream=True
+    )
+    deltas = [call for chunk in stream for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    assert deltas[0].function is not None
+    assert deltas[0].function.name == "get_weather"
+
+
+def test_an_answer_keeps_to_a_json_schema(client: OpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "colour", "strict": True, "schema": COLOUR}}
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[USER], max_tokens=60, temperature=0, response_format=form
+    )
+    assert set(json.loads(answer.choices[0].message.content or "")) == {"colour", "n"}
+
+
+def test_completions_answer_and_stream(client: OpenAI) -> None:
+    ask = {"model": MODEL, "prompt": ["Red is a", "Two plus two is"], "max_tokens": 4, "temperature": 0}
+    assert [choice.index for choice in client.completions.create(**ask).choices] == [0, 1]
+    finished = [
+        c.index for part in client.completions.create(**ask, stream=True) for c in part.choices if c.finish_reason
+    ]
+    assert sorted(finished) == [0, 1]
+
+
+def test_responses_answer_and_stream(client: OpenAI) -> None:
+    ask = {"model": MODEL, "input": "Name three colours.", "max_output_tokens": 8, "temperature": 0}
+    answer = client.responses.create(**ask)
+    assert answer.output_text
+    assert answer.status == "incomplete"
+    events = [event.type for event in client.responses.create(**ask, stream=True)]
+    assert events[0] == "response.created"
+    assert events[-1] == "response.completed"
+    assert "response.output_text.delta" in events
+
+
+def test_messages_answer_and_stream(claude: Anthropic) -> None:
+    ask = {"model": MODEL, "max_tokens": 8, "messages": [USER]}
+    answer = claude.messages.create(**ask)
+    assert answer.stop_reason == "max_tokens"
+    assert answer.usage.output_tokens == 8
+    events = [event.type for event in claude.messages.create(**ask, stream=True)]
+    assert events[0] == "message_start"
+    assert events[-1] == "message_stop"
+
+
+def test_tokens_of_a_message_are_counted(claude: Anthropic) -> None:
+    assert claude.messages.count_tokens(model=MODEL, messages=[USER]).input_tokens == 34
+
+
+def test_the_model_is_listed_with_its_length(client: OpenAI) -> None:
+    models = {model.id: model.model_dump() for model in client.models.list()}
+    assert models[MODEL]["max_model_len"] == 2048
+    assert models[MODEL]["owned_by"] == "vllm"
+
+
+def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="nope", messages=[USER])
+    assert caught.value.body["param"] == "model"
+    assert MODEL in caught.value.body["message"], "the error lists what there is"
+
+
+def test_an_unknown_model_is_not_found_by_messages_either(claude: Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError):
+        claude.messages.create(model="nope", max_tokens=4, messages=[USER])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_is_a_bad_request(client: OpenAI, stream: bool) -> None:
+    long = {"role": "user", "content": "word " * 9000}
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.chat.completions.create(model=MODEL, messages=[long], max_tokens=4, stream=stream)
+
+
+def test_a_wrong_value_is_a_bad_request(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.chat.completions.create(model=MODEL, messages=[USER], temperature=-1)
+
+
+def test_embeddings_of_a_chat_model_fail_with_a_4xx(client: OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.embeddings.create(model=MODEL, input="hello")
+    assert 400 <= caught.value.status_code < 500
+
+
+def test_an_image_for_a_text_model_fails_with_a_4xx(client: OpenAI) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": [image]}], max_tokens=1)
+    assert 400 <= caught.value.status_code < 500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_router_hands_on_the_very_bytes(stage: Stage, router: RealRouter, stream: bool) -> None:
+    ask = {"model": MODEL, "messages": [USER], "max_tokens": 24, "temperature": 0, "stream": stream}
+    bodies = []
+    for url in (stage.good.url, router.url):
+        headers = {"x-request-id": f"same-{stream}", "x-router-backend": "good"}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=ask, headers=headers, timeout=60)
+        bodies.append(CREATED.sub(b"", answer.content))
+    assert bodies[0] == bodies[1]
+
+
+WINDOWS: dict[str, dict[str, object]] = {
+    "before the answer": {"stream": False, "messages": [STORY]},
+    "during prefill": {"stream": True, "messages": [{"role": "user", "content": "The sea was calm. " * 300}]},
+    "mid-stream": {"stream": True, "messages": [STORY]},
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_client_that_leaves_frees_the_engine_within_a_second(stage: Stage, url: str, window: str) -> None:
+    ask = {"model": MODEL, "max_tokens": 400, "ignore_eos": True, **WINDOWS[window]}
+    with sent(f"{url}/v1/chat/completions", ask) as connection:
+        while window == "mid-stream" and b"content" not in connection.recv(65536):
+            continue
+        assert seconds_until(lambda: running(stage) >= 1, 5) < 5, "the engine never began"
+    took_s = seconds_until(lambda: running(stage) == 0, LEFT_WITHIN_S + 2)
+    assert took_s <= LEFT_WITHIN_S
+
+
+def sent(url: str, ask: dict[str, object]) -> socket.socket:
+    """Return a connection on which a call was sent; closing it is what a client does that leaves."""
+    where, body = urlsplit(url), json.dumps(ask).encode()
+    connection = socket.create_connection((where.hostname or "", where.port or 80), timeout=20)
+    head = f"POST {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return connection
+
+
+def running(stage: Stage) -> float:
+    """Return how many calls both engines say they work on."""
+    names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    return sum(server.metric(name) for server in stage.servers for name in names)
+
+
+def seconds_until(true: Callable[[], bool], limit_s: float) -> float:
+    """Return how long it took, or `limit_s` where it never came."""
+    began = time.monotonic()
+    while not true() and time.monotonic() - began < limit_s:
+        time.sleep(0.05)
+    return time.monotonic() - began
