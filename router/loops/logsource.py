@@ -1,7 +1,8 @@
 """Read a backend's log from wherever it is: a container, a file, or either of them on another machine.
 
-Sources are written as `docker:NAME`, `docker:NAME:/path/inside`, `file:/path`, `ssh://[user@]host[:port]/path` and
-`ssh+docker://[user@]host[:port]/NAME`. What goes wrong is a state to show; it never stalls or fails the router.
+Sources are written as `docker:NAME`, `docker:NAME:/path/inside`, `file:/path`, `journal:UNIT`,
+`ssh://[user@]host[:port]/path` and `ssh+docker://[user@]host[:port]/NAME`. What goes wrong is a state to show; it never stalls or fails
+the router.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from router.loops.unreadable import Reason, Unreadable
 from router.vllm import logs
 from router.vllm.identity import Identity
 
+DOCKER_SOCKET = "/var/run/docker.sock"
+
 _NAME = r"[A-Za-z0-9][\w.-]{0,200}"
 _HOST = r"(?P<target>(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_][\w.-]*)(?::(?P<port>\d{1,5}))?"
+_JOURNAL = re.compile(r"journal:(?P<unit>[A-Za-z0-9_][\w.@:\\-]{0,200})")
 _DOCKER = re.compile(rf"docker:(?P<name>{_NAME})(?::(?P<path>/.+))?")
 _FILE = re.compile(r"file:(?://)?(?P<path>/.+)")
 _SSH = re.compile(rf"ssh://{_HOST}(?P<path>/.+)")
@@ -34,6 +38,7 @@ class Source:
     path: str | None = None
     target: str | None = None  # [user@]host
     port: int | None = None
+    unit: str | None = None  # of systemd
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +62,19 @@ def parse_source(text: str) -> Source:
     """Read a source as it stands in the config.
 
     Raises:
-        ValueError: it is none of the five forms; the message names them.
+        ValueError: it is none of the forms; the message names them.
     """
-    for pattern in (_DOCKER, _FILE, _SSH, _SSH_DOCKER):
+    for pattern in (_DOCKER, _FILE, _JOURNAL, _SSH, _SSH_DOCKER):
         match = pattern.fullmatch(text.strip())
         if match and "\0" not in text and "\n" not in text:
             parts = match.groupdict()
             port = int(parts["port"]) if parts.get("port") else None
-            return Source(text.strip(), parts.get("name"), parts.get("path"), parts.get("target"), port)
+            return Source(
+                text.strip(), parts.get("name"), parts.get("path"), parts.get("target"), port, parts.get("unit")
+            )
     raise ValueError(
-        f"{text[:100]!r} is no log source; write docker:NAME, docker:NAME:/path, file:/path, ssh://host/path or "
-        "ssh+docker://host/NAME"
+        f"{text[:100]!r} is no log source; write docker:NAME, docker:NAME:/path, file:/path, journal:UNIT, "
+        "ssh://host/path or ssh+docker://host/NAME"
     )
 
 
@@ -81,7 +88,7 @@ class LogAccess:
         timeout_s: the longest that one read may take.
     """
 
-    docker_socket: str = "/var/run/docker.sock"
+    docker_socket: str = DOCKER_SOCKET
     ssh: str = "ssh"
     timeout_s: float = 30.0
 
@@ -108,6 +115,8 @@ class LogAccess:
 
     async def _read(self, source: Source) -> bytes:
         match source:
+            case Source(unit=str(unit)):
+                return await sshlog.read_journal(unit)
             case Source(target=None, name=None, path=str(path)):
                 return await _local(Path(path))
             case Source(target=None, name=str(name), path=path):

@@ -60,11 +60,16 @@ class Identity:
     @property
     def scheme(self) -> str | None:
         """What it computes in, to compare builds by: "w4a4", "w4a16", or "w4a4 linear, w4a16 moe"; None if unknown."""
-        linear = sorted({kernel.scheme.value for kernel in self.linear})
-        moe = [self.moe.scheme.value] if self.moe else []
+        linear = sorted({self._scheme(kernel) for kernel in self.linear})
+        moe = [self._scheme(self.moe)] if self.moe else []
         if not linear or not moe or linear == moe:
             return "+".join(linear or moe) or None
         return f"{'+'.join(linear)} linear, {moe[0]} moe"
+
+    def _scheme(self, kernel: Kernel) -> Scheme:
+        """Native b12x has one name for experts of both schemes; a weight-only checkpoint leaves it only one."""
+        weight_only = self.checkpoint is Scheme.W4A16 and kernel.family is Kernel.B12X
+        return Scheme.W4A16 if weight_only else kernel.scheme
 
     @property
     def kernels(self) -> str:

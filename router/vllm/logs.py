@@ -32,7 +32,7 @@ _MOE = re.compile(r"Using '(\w+)' NvFp4 MoE backend(?: out of potential backends
 _SELECTED = re.compile(r"Selected (\w*Kernel for \w+)")
 _KV_TOKENS = re.compile(r"GPU KV cache size: ([\d,]+) tokens")
 _CONCURRENCY = re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x")
-_CONFIG = re.compile(r"\b(model|quantization|moe_backend|linear_backend)=('[^']*'|\w+)")
+_CONFIG = re.compile(r"\b(model|quantization|moe_backend|linear_backend)=('[^']*'|[\w-]+)")
 _SCALAR = re.compile(r"'(\w+)': ('[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?|True|False|None)(?=[,}])")
 _SECRET = re.compile(r"(?:^|_)(?:api_key|token|secret|password)$")
 _CLIENTS_WORDS = re.compile(r"Received request |Generated response ")  # with --enable-log-requests: prompts, not facts
