@@ -24,14 +24,14 @@ class Observer(Protocol):
     committable: bool  # an event that is not an error has come
     has_content: bool  # the first content has come
 
+    error: object | None  # an error event came; it is not forwarded
+    broken: str | None  # the stream ended, or said it ended, before its terminal events
+
     def feed(self, piece: bytes) -> bytes:
         """What may be forwarded now."""
 
     def end(self) -> bytes:
         """The body has ended: what was held back and may still be forwarded."""
-
-    def fault(self) -> tuple[FailureKind, str] | None:
-        """What is wrong with the stream, None while it is right."""
 
 
 class Mode(Enum):
@@ -103,6 +103,17 @@ class Relay:
         self.kept: list[bytes] | None = None  # forwarded pieces, kept for a continuation
         self.kept_bytes = 0
 
+    def begin(self, connection: BackendConnection) -> None:
+        """A request goes out on this connection; its answer comes here."""
+        self.connection = connection
+        self.mode = Mode.WAITING
+        self.failure = None
+        self.sent_at = self.last_at = self._clock()
+
+    def failed_with(self, kind: FailureKind) -> bool:
+        """Whether the answer failed, and in this way."""
+        return self.mode is Mode.FAILED and self.failure is not None and self.failure[0] is kind
+
     # --- the backend's side ---
 
     def on_head(self, head: ResponseHead) -> None:
@@ -137,9 +148,10 @@ class Relay:
                     self.kept_bytes += len(out)
         elif out:
             self._hold(out)
-        fault = observer.fault()
-        if fault is not None:
-            self.fail(*fault)
+        if observer.error is not None:
+            self.fail(FailureKind.ERROR_EVENT, f"sent an error inside its stream: {observer.error}"[:500])
+        elif observer.broken is not None:
+            self.fail(FailureKind.TRUNCATED, observer.broken)
         elif self.mode is Mode.WAITING and observer.committable:
             self._move(Mode.READY)
 

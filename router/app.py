@@ -1,0 +1,239 @@
+"""Build every object once, in order, and hand them to each other; start and stop the loops.
+
+The data port binds first and answers before the admin side is even imported: a router that restarts should not be
+missed. Whoever wants to know what depends on what reads `App.__init__`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from router import __version__
+from router.config import BackendConfig, FleetConfig
+from router.errors import Overloaded
+from router.events import Bus, Event, HealthChanged, Reloaded
+from router.fleet import Backend, Fleet
+from router.front import Front
+from router.gauges import names_of, snapshot_of
+from router.loops.probe import MakeClient, Prober, make_client
+from router.loops.tick import Ticker, finish_drains
+from router.metrics import Metrics
+from router.openai.routes import ROUTES
+from router.policy.facts import Intent
+from router.wire.client import Address, Dial, Pool, dial_socket
+from router.wire.server import Server, ServerLimits
+
+if TYPE_CHECKING:
+    from router.admin.serve import AdminServer
+    from router.logs import Logs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Everything that tests hand in instead of the world."""
+
+    wall: Callable[[], float] = time.time
+    draw: Callable[[], float] = random.random
+    dial: Dial = dial_socket
+    client: MakeClient = make_client
+
+
+class App:
+    """One router process.
+
+    Args:
+        config: the fleet as it starts.
+        loop: the loop that everything runs on.
+        outside: time, chance and network.
+        logs: where lines go; None for none.
+    """
+
+    def __init__(
+        self,
+        config: FleetConfig,
+        loop: asyncio.AbstractEventLoop,
+        outside: Outside | None = None,
+        logs: Logs | None = None,
+    ) -> None:
+        self.outside = outside or Outside()
+        self.loop = loop
+        self.logs = logs
+        self.bus = Bus()
+        self.fleet = Fleet(loop.time, self.bus, self._make_pool)
+        self.metrics = Metrics(names_of(self.fleet, _ROUTE_NAMES), self._snapshot, self.outside.wall, __version__)
+        self.front = Front(
+            self.fleet,
+            self.bus,
+            loop,
+            wall=self.outside.wall,
+            draw=self.outside.draw,
+            metrics=self.metrics.render_slices,
+            version=__version__,
+        )
+        self.server = Server(self.front, _server_limits(config), loop)
+        self.prober = Prober(self.fleet, self.bus, loop, self._find, self.outside.client)
+        self.ticker = Ticker(loop, self.fleet, self.front, self.server, self.metrics.loop_lag)
+        self.ticker.extra.append(lambda: finish_drains(self.fleet, self.bus))
+        self.started_at = self.outside.wall()
+        self._config = config
+        self._tls: dict[tuple[str | None, bool], ssl.SSLContext] = {}
+        self._ports: dict[str, int] = {}
+        self._listener: asyncio.Server | None = None
+        self._loops: list[asyncio.Task[Any]] = []
+        self.admin: AdminServer | None = None
+        self.history_ok = True
+        self.bus.subscribe(self.metrics.on_event)
+        if logs is not None:
+            self.bus.subscribe(logs.on_event)
+
+    # --- life ---
+
+    async def listen(self, host: str, port: int) -> int:
+        """Bind the client port; returns the port taken.
+
+        Raises:
+            OSError: it cannot be bound.
+        """
+        self._listener = await self.loop.create_server(
+            self.server.protocol, host, port, backlog=4096, ssl=_client_tls(self._config)
+        )
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def start(self, first_round_s: float = 2.0) -> None:
+        """Put the fleet in force, ask everybody once, begin the loops."""
+        self.apply(self._config)
+        self.ticker.start()
+        await self.prober.first_round(first_round_s)
+        self.front.ready = True
+        self.background(self.prober.run())
+        if self.logs is not None:
+            self.background(self.logs.run())
+
+    def background(self, work: Any) -> asyncio.Task[Any]:
+        """Run something until shutdown."""
+        task = self.loop.create_task(work)
+        self._loops.append(task)
+        return task
+
+    async def stop(self, drain_s: float) -> None:
+        """Readiness off, no new connections, finish what is in flight to the deadline, then end the rest visibly."""
+        self.front.ready = False
+        if self._listener is not None:
+            self._listener.close()
+        self.server.stop_keep_alive()
+        deadline = self.loop.time() + drain_s
+        while self.front.open and self.loop.time() < deadline:
+            await asyncio.sleep(0.05)
+        if self.front.open:
+            self.front.stop_all(
+                Overloaded("the router is shutting down", code="shutting_down", status=503, retry_after_s=5)
+            )
+            await asyncio.sleep(0.1)
+        self.ticker.stop()
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.prober.close()
+        for connection in tuple(self.server.connections):
+            connection.close_when_idle()
+        self.fleet.close()
+        if self.logs is not None:
+            self.logs.close()
+
+    # --- config ---
+
+    def apply(self, config: FleetConfig) -> Reloaded:
+        """Make a checked config the one in force."""
+        added, removed, changed = self.fleet.apply(config)
+        self._config = config
+        self.server.limits = _server_limits(config)
+        self.front.configured()
+        self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
+        event = Reloaded(self.fleet.generation, True, tuple(added), tuple(removed), tuple(changed))
+        self.bus.emit(event)
+        return event
+
+    def models_changed(self) -> None:
+        """Labels follow what is served."""
+        self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
+
+    def _snapshot(self) -> Any:
+        return snapshot_of(self)
+
+    def _make_pool(self, config: BackendConfig, fleet: FleetConfig) -> Pool:
+        return Pool(
+            config.name,
+            self._address(config, config.urls[0]),
+            self.loop.time,
+            self.outside.dial,
+            fleet.timeouts.backend_keep_alive_s,
+            fleet.timeouts.connect_s,
+        )
+
+    def _find(self, backend: Backend) -> Address:
+        """Where to look for a backend that refuses: the next of its addresses, in turn."""
+        urls = backend.config.urls
+        if len(urls) == 1:
+            return backend.pool.address
+        turn = self._ports[backend.name] = (self._ports.get(backend.name, 0) + 1) % len(urls)
+        return self._address(backend.config, urls[turn])
+
+    def _address(self, config: BackendConfig, url: str) -> Address:
+        if url.startswith("unix:"):
+            return Address(path=url.removeprefix("unix:"))
+        parts = urlsplit(url)
+        tls = None
+        if parts.scheme == "https":
+            key = (config.tls_ca, config.tls_verify)
+            tls = self._tls.get(key) or self._tls.setdefault(key, _backend_tls(*key))
+        return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
+
+
+def _backend_tls(ca: str | None, verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _client_tls(config: FleetConfig) -> ssl.SSLContext | None:
+    access = config.access
+    if access.tls_cert is None or access.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(Path(access.tls_cert), Path(access.tls_key))
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _server_limits(config: FleetConfig) -> ServerLimits:
+    limits, timeouts = config.limits, config.timeouts
+    return ServerLimits(
+        header_bytes=limits.header_bytes,
+        header_count=limits.header_count,
+        body_bytes=limits.body_bytes,
+        bodies_total_bytes=limits.bodies_total_bytes,
+        pipelined_bytes=limits.pipelined_bytes,
+        connections=limits.connections,
+        connections_per_address=limits.connections_per_address,
+        idle_s=timeouts.idle_keep_alive_s,
+        slow_head_s=timeouts.slow_head_s,
+        slow_body_s=timeouts.slow_body_s,
+        slow_reader_s=timeouts.slow_reader_s,
+    )
+
+
+_ROUTE_NAMES = frozenset(route.name for route in ROUTES)

@@ -1,0 +1,65 @@
+"""The `router` command: every family of commands, wired together. A family's module is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from router import __version__
+
+# command: (module, function); imported when it is asked for, so that `router serve` starts in a blink.
+COMMANDS = {
+    "serve": ("router.cli.serve", "serve"),
+    "check": ("router.cli.check", "check"),
+    "sim": ("router.cli.sim", "sim"),
+    "doctor": ("router.cli.doctor", "doctor"),
+}
+
+
+class Lazy(TyperGroup):
+    """A group that imports a command's module when the command is used or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None where there is none."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        found: Any = getattr(importlib.import_module(place[0]), place[1])
+        if isinstance(found, typer.Typer):
+            group = typer.main.get_command(found)
+            group.name = cmd_name
+            return group
+        one = typer.Typer(add_completion=False, rich_markup_mode=None)
+        one.command(cmd_name)(found)
+        command = typer.main.get_command(one)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(cls=Lazy, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"spark-router {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """One OpenAI-compatible URL in front of every vLLM server on one or more DGX Sparks."""
+
+
+def main() -> None:
+    """Entry point of the `router` script."""
+    app()

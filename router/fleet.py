@@ -1,0 +1,536 @@
+"""The only live state: each backend's health, intent, quality, speed and leases; gives out snapshots.
+
+Every method is a plain `def`: no `await` between reading and writing, so no locks. Decisions live in `policy/`; here
+their results are kept. A reload swaps the config and keeps every unchanged backend with all it learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+from router.config import BackendConfig, FleetConfig, ModelConfig
+from router.errors import ClientFault, FailureKind
+from router.events import Bus, HealthChanged, IntentChanged, QualityChanged
+from router.policy import health as health_policy
+from router.policy.facts import CallFacts, Candidate, Grade, Health, Intent
+from router.policy.health import Evidence, HealthLimits, HealthState
+from router.policy.prefix import PrefixIndex
+from router.policy.retry import RetryBudget
+from router.policy.speed import HostModel, SpeedModel
+from router.vllm.metrics import Scrape
+from router.vllm.models import ModelCard
+from router.wire.client import Pool
+
+OTHER = "other"
+"""The label of a model name that nobody configured."""
+
+_USABLE_GRADES = frozenset({Grade.UNKNOWN, Grade.PLAUSIBLE, Grade.GOOD, Grade.SUSPECT})
+
+
+@dataclass(slots=True)
+class Gauge:
+    """A count and its integral over time, so that its mean over any stretch is one subtraction."""
+
+    value: int = 0
+    area: float = 0.0  # count times seconds
+    at: float = 0.0
+
+    def add(self, change: int, now: float) -> None:
+        """Change the count."""
+        self.area += self.value * (now - self.at)
+        self.at = now
+        self.value += change
+
+    def until(self, now: float) -> float:
+        """The integral up to now."""
+        return self.area + self.value * (now - self.at)
+
+
+@dataclass(slots=True)
+class Host:
+    """One machine: who is busy on it, and what they cost each other."""
+
+    name: str
+    active: Gauge = field(default_factory=Gauge)  # leases on any backend of it
+    model: HostModel = field(default_factory=HostModel)
+
+
+@dataclass(slots=True)
+class Serving:
+    """One model on one backend."""
+
+    speed: SpeedModel
+    candidate: Candidate
+    grade: Grade = Grade.UNKNOWN
+    grade_reason: str = "not checked yet"
+    evidence: tuple[str, ...] = ()
+    flagged_by: str = ""  # "operator" or "canary"
+    score: float | None = None
+    checked_at: float | None = None
+    in_flight: int = 0
+    max_prompt: int | None = None  # prompts longer than this were refused as too long
+    cannot: set[str] = field(default_factory=set)  # abilities that it was seen to lack
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """One backend, as live state. It is its name; its address may move."""
+
+    config: BackendConfig
+    pool: Pool
+    hosts: tuple[Host, ...]
+    intent: Intent = Intent.ACTIVE
+    intent_reason: str = ""
+    health: HealthState = field(default_factory=HealthState)
+    cards: tuple[ModelCard, ...] = ()
+    serving: dict[str, Serving] = field(default_factory=dict)
+    kernel: str = "unknown"
+    kernel_matches: bool | None = None
+    kernel_detail: str = "not looked at yet"
+    version: str | None = None
+    fingerprint: str | None = None
+    build: str = ""
+    scrape: Scrape | None = None
+    scraped_at: float | None = None
+    progress_at: float = 0.0  # when its engine was last seen to move
+    loading_since: float | None = None
+    load_eta_s: float | None = None
+    leases: set[Lease] = field(default_factory=set)
+    decoding: Gauge = field(default_factory=Gauge)  # leases past their first content
+    busy: Gauge = field(default_factory=Gauge)  # leases
+    prefill_backlog: float = 0.0
+    expected_tokens: float = 0.0  # of all leases
+    prefixes: PrefixIndex = field(default_factory=PrefixIndex)
+    drain_deadline: float | None = None
+    busy_until: float = 0.0  # it said 429 or 503 with Retry-After
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name: what history, metrics and commands know it by."""
+        return self.config.name
+
+    @property
+    def in_flight(self) -> int:
+        """Leases that are not ended."""
+        return len(self.leases)
+
+
+class Lease:
+    """A call's hold on a backend: counts given back exactly once, however the call ends."""
+
+    __slots__ = (
+        "_areas",
+        "_fleet",
+        "abort",
+        "backend",
+        "call",
+        "content_at",
+        "decoding_at_send",
+        "ended",
+        "serving",
+        "siblings_at_send",
+        "since",
+        "warm_tokens",
+    )
+
+    def __init__(self, fleet: Fleet, backend: Backend, serving: Serving, call: CallFacts, now: float) -> None:
+        self._fleet = fleet
+        self.backend = backend
+        self.serving = serving
+        self.call = call
+        self.since = now
+        self.content_at: float | None = None
+        self.ended = False
+        self.abort: Callable[[FailureKind, str], None] | None = None
+        self.decoding_at_send = backend.decoding.value
+        self.siblings_at_send = _siblings(backend)
+        self.warm_tokens = serving.candidate.warm_tokens
+        self._areas = (0.0, 0.0)
+        backend.leases.add(self)
+        backend.busy.add(1, now)
+        serving.in_flight += 1
+        backend.prefill_backlog += call.prompt_tokens
+        backend.expected_tokens += call.output_tokens
+        for host in backend.hosts:
+            host.active.add(1, now)
+
+    def first_content(self) -> None:
+        """Its first content has come: it decodes now."""
+        if self.content_at is None and not self.ended:
+            now = self.content_at = self._fleet.clock()
+            self.backend.decoding.add(1, now)
+            self.backend.prefill_backlog -= self.call.prompt_tokens
+            self._areas = self._load(now)
+
+    def _load(self, now: float) -> tuple[float, float]:
+        backend = self.backend
+        busy = backend.busy.until(now)
+        return backend.decoding.until(now), sum(host.active.until(now) - busy for host in backend.hosts)
+
+    def mean_load(self, until: float) -> tuple[float, float]:
+        """Mean streams decoding there, and on siblings of its hosts, from its first content to now."""
+        if self.content_at is None or until <= self.content_at:
+            return 1.0, 0.0
+        (here, beside), (now_here, now_beside) = self._areas, self._load(until)
+        seconds = until - self.content_at
+        return max(1.0, (now_here - here) / seconds), max(0.0, (now_beside - beside) / seconds)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Give everything back; a second call does nothing."""
+        if self.ended:
+            return
+        self.ended = True
+        self.abort = None
+        now = self._fleet.clock()
+        backend = self.backend
+        backend.leases.discard(self)
+        backend.busy.add(-1, now)
+        self.serving.in_flight -= 1
+        if self.content_at is None:
+            backend.prefill_backlog -= self.call.prompt_tokens
+        else:
+            backend.decoding.add(-1, now)
+        backend.expected_tokens -= self.call.output_tokens
+        for host in backend.hosts:
+            host.active.add(-1, now)
+        if not backend.leases:
+            # Sums of floats drift; at idle they are exactly nothing.
+            backend.prefill_backlog = backend.expected_tokens = 0.0
+        self._fleet.lease_ended(backend)
+
+
+def _siblings(backend: Backend) -> int:
+    own = len(backend.leases)
+    return sum(host.active.value - own for host in backend.hosts)
+
+
+@dataclass(slots=True)
+class Fleet:
+    """All backends. `clock` is the loop's; `make_pool` builds the connections of one backend."""
+
+    clock: Callable[[], float]
+    bus: Bus
+    make_pool: Callable[[BackendConfig, FleetConfig], Pool]
+    config: FleetConfig = field(default_factory=FleetConfig)
+    generation: int = 0
+    backends: dict[str, Backend] = field(default_factory=dict)
+    leaving: set[Backend] = field(default_factory=set)  # removed by a reload, finishing what is in flight
+    hosts: dict[str, Host] = field(default_factory=dict)
+    pools: dict[str, tuple[Backend, ...]] = field(default_factory=dict)  # by served model
+    settings: dict[str, ModelConfig] = field(default_factory=dict)
+    budget: RetryBudget = field(default_factory=RetryBudget)
+    limits: HealthLimits = field(default_factory=HealthLimits)
+    passive: bool = False
+    on_free: Callable[[str], None] | None = None  # a lease of this backend ended: somebody queued may go
+    on_models: Callable[[], None] | None = None  # what is served has changed
+
+    # --- config ---
+
+    def apply(self, config: FleetConfig) -> tuple[list[str], list[str], list[str]]:
+        """Make a checked config the one in force; returns the names added, removed and changed.
+
+        Unchanged backends keep everything. A changed one keeps what hangs on its name (intent, health, speed) and
+        gets new connections. A removed one drains.
+        """
+        old = {name: backend.config for name, backend in self.backends.items()}
+        new = {one.name: one for one in config.backends}
+        added = [name for name in new if name not in old]
+        removed = [name for name in old if name not in new]
+        changed = [name for name, one in new.items() if name in old and old[name] != one]
+        self.generation += 1
+        self._take_limits(config)
+        for name in removed:
+            self._let_go(self.backends.pop(name))
+        for name in changed:
+            self._rebuild(self.backends[name], new[name])
+        for name in added:
+            self.backends[name] = Backend(new[name], self.make_pool(new[name], config), self._hosts(new[name]))
+        self.backends = {name: self.backends[name] for name in new}
+        for backend in self.backends.values():
+            backend.generation = self.generation
+        used = {host.name for backend in (*self.backends.values(), *self.leaving) for host in backend.hosts}
+        self.hosts = {name: host for name, host in self.hosts.items() if name in used}
+        self.models_changed()
+        return added, removed, changed
+
+    def _take_limits(self, config: FleetConfig) -> None:
+        health, retry = config.health, config.retry
+        self.config = config
+        self.passive = config.passive
+        self.settings = {}
+        self.limits = HealthLimits(
+            unhealthy_after=health.unhealthy_after,
+            healthy_after=health.healthy_after,
+            failures_to_eject=health.failures_to_eject,
+            failure_rate=health.failure_rate,
+            failure_rate_min_calls=health.failure_rate_min_calls,
+            ejection_s=health.ejection_s,
+            ejection_max_s=health.ejection_max_s,
+            trial_calls=health.trial_calls,
+            ramp_s=health.ramp_s,
+        )
+        self.budget.share, self.budget.floor_per_s, self.budget.burst = retry.share, retry.floor_per_s, retry.burst
+        self.budget.balance = min(self.budget.balance, retry.burst)
+
+    def _hosts(self, config: BackendConfig) -> tuple[Host, ...]:
+        names = config.host or (config.name,)
+        return tuple(self.hosts.setdefault(name, Host(name)) for name in names)
+
+    def _rebuild(self, backend: Backend, config: BackendConfig) -> None:
+        backend.pool.close()
+        backend.pool = self.make_pool(config, self.config)
+        active, now = backend.in_flight, self.clock()
+        for host in backend.hosts:
+            host.active.add(-active, now)
+        backend.config, backend.hosts = config, self._hosts(config)
+        for host in backend.hosts:
+            host.active.add(active, now)
+        if config.kernel:
+            backend.kernel_matches = None
+
+    def _let_go(self, backend: Backend) -> None:
+        backend.intent = Intent.DRAINING
+        backend.drain_deadline = self.clock() + self.config.timeouts.drain_s
+        backend.pool.close()
+        if backend.leases:
+            self.leaving.add(backend)
+
+    # --- models ---
+
+    def models_changed(self) -> None:
+        """Work out anew which backends serve which model."""
+        pools: dict[str, list[Backend]] = {}
+        for backend in self.backends.values():
+            wanted = set(backend.config.serves)
+            served = [card.id for card in backend.cards if not wanted or card.id in wanted]
+            for model in served:
+                if model not in backend.serving:
+                    backend.serving[model] = self._new_serving(backend)
+                pools.setdefault(model, []).append(backend)
+            for model in [name for name in backend.serving if name not in served]:
+                if not backend.serving[model].in_flight:
+                    del backend.serving[model]
+        self.pools = {model: tuple(backends) for model, backends in pools.items()}
+        if self.on_models is not None:
+            self.on_models()
+
+    def _new_serving(self, backend: Backend) -> Serving:
+        speed = SpeedModel()
+        candidate = Candidate(
+            name=backend.name,
+            hosts=tuple(host.name for host in backend.hosts),
+            barred=None,
+            in_flight=0,
+            decoding=0,
+            prefill_backlog=0.0,
+            waiting=0.0,
+            siblings=0,
+            cap=None,
+            speed=speed.predict(self.clock()),
+        )
+        return Serving(speed, candidate)
+
+    def model_settings(self, model: str) -> ModelConfig:
+        """What holds for a model, with the defaults for all filled in; remembered until the next reload."""
+        found = self.settings.get(model)
+        if found is None:
+            found = self.config.for_model(model)
+            if len(self.settings) < 1024:
+                self.settings[model] = found
+        return found
+
+    def resolve(self, asked: str) -> tuple[str, str | None]:
+        """The served model that a name means, and the backend that it pins (`model@backend`).
+
+        An alias of several models means the first that somebody can serve now, else the first that is known.
+
+        Raises:
+            ClientFault: 404, listing what there is.
+        """
+        if asked in self.pools:
+            return asked, None
+        if asked in self.config.aliases:
+            names = self.config.aliases[asked]
+            for name in names:
+                if any(self.can_serve(backend, name) for backend in self.pools.get(name, ())):
+                    return name, None
+            return next((name for name in names if name in self.pools), names[0]), None
+        model, at, backend = asked.rpartition("@")
+        if at and backend in self.backends:
+            return self.resolve(model)[0], backend
+        there = ", ".join(sorted({*self.pools, *self.config.aliases})) or "none yet"
+        raise ClientFault(
+            f"The model `{asked[:200]}` does not exist here. There is: {there}.",
+            status=404,
+            code="model_not_found",
+            param="model",
+        )
+
+    def label(self, model: str) -> str:
+        """A name that may be a metric's label: served or configured, else `other`."""
+        known = model in self.pools or model in self.config.models or model in self.config.aliases
+        return model if known else OTHER
+
+    def can_serve(self, backend: Backend, model: str) -> bool:
+        """Whether a backend would be given a call of this model now, load aside."""
+        return model in backend.serving and self._barred(backend, backend.serving[model], model) is None
+
+    # --- candidates ---
+
+    def candidates(self, call: CallFacts, tried: frozenset[str] | set[str] = frozenset()) -> list[Candidate]:
+        """The pool of a call as values; each candidate object is reused until the next call of this method."""
+        now = self.clock()
+        found = []
+        for backend in self.pools.get(call.model, ()):
+            serving = backend.serving[call.model]
+            one = serving.candidate
+            one.barred = self._barred(backend, serving, call.model) or _unable(serving, call)
+            if backend.name in tried:
+                one.barred = "was tried already"
+            elif call.pinned is not None and backend.name != call.pinned:
+                one.barred = f"the call is pinned to {call.pinned}"
+            elif now < backend.busy_until:
+                one.barred = one.barred or f"said it is full for another {backend.busy_until - now:.0f} s"
+            one.last_resort = serving.grade is Grade.FLAGGED or backend.health.health is Health.SUSPECT
+            one.in_flight = len(backend.leases)
+            one.decoding = backend.decoding.value
+            one.prefill_backlog = backend.prefill_backlog
+            one.siblings = _siblings(backend) if backend.hosts else 0
+            one.remaining = 0.5 * backend.expected_tokens
+            one.cap = backend.config.max_in_flight
+            one.speed = serving.speed.predict(now)
+            one.ramp = backend.health.ramp(now, self.limits)
+            one.warm_tokens = backend.prefixes.warm_tokens(call.prefix) if call.prefix else 0.0
+            # Waiting in its own queue beyond what we sent there ourselves: somebody else uses it too.
+            waiting = backend.scrape.waiting if backend.scrape is not None else None
+            one.waiting = max(0.0, (waiting or 0.0) - one.in_flight)
+            found.append(one)
+        return found
+
+    def _barred(self, backend: Backend, serving: Serving, model: str) -> str | None:
+        if backend.intent is not Intent.ACTIVE:
+            return f"{backend.intent.value} by the operator"
+        alone = len(self.pools.get(model, ())) < 2
+        reason = health_policy.barred(backend.health, len(backend.leases), self.limits)
+        if reason is not None:
+            # The only backend of a model is never ejected, and `passive` bars nobody: refused is still refused.
+            ejected = backend.health.health in (Health.EJECTED, Health.PROBATION)
+            return None if ejected and (alone or self.passive) else reason
+        if serving.grade is Grade.FLAGGED and not self.passive and self._flags_exclude(backend, model):
+            return f"flagged: {serving.grade_reason}"
+        return None
+
+    def _flags_exclude(self, backend: Backend, model: str) -> bool:
+        """A flag bars with at least two usable backends, so that one is left; else it is only shown."""
+        flags = self.model_settings(model).flags
+        if flags is not None:
+            return flags == "exclude" and self._others_usable(backend, model)
+        return self._others_usable(backend, model)
+
+    def _others_usable(self, backend: Backend, model: str) -> bool:
+        return any(
+            other is not backend
+            and other.intent is Intent.ACTIVE
+            and other.serving[model].grade in _USABLE_GRADES
+            and health_policy.barred(other.health, 0, self.limits) is None
+            for other in self.pools.get(model, ())
+        )
+
+    # --- leases ---
+
+    def lease(self, name: str, call: CallFacts) -> Lease:
+        """Hold a backend for a call; end it with the returned lease (a context manager)."""
+        backend = self.backends[name]
+        return Lease(self, backend, backend.serving[call.model], call, self.clock())
+
+    def lease_ended(self, backend: Backend) -> None:
+        """Something became free."""
+        if not backend.leases:
+            self.leaving.discard(backend)
+        if self.on_free is not None:
+            self.on_free(backend.name)
+
+    def in_flight(self, name: str) -> int:
+        """Leases of a backend that are not ended."""
+        return self.backends[name].in_flight
+
+    # --- what was seen and said ---
+
+    def observe(self, backend: Backend, evidence: Evidence, detail: str = "") -> None:
+        """Take a piece of evidence about a backend's health."""
+        now = self.clock()
+        old = backend.health
+        new = health_policy.observe(old, evidence, detail, now, self.limits)
+        new = health_policy.forgive(new, now, self.limits)
+        backend.health = new
+        if new.health is not old.health:
+            if new.health is Health.STARTING:
+                backend.loading_since = now
+            elif old.health is Health.STARTING:
+                backend.loading_since = None
+            self.bus.emit(HealthChanged(backend.name, old.health.value, new.health.value, new.reason))
+            if self.on_free is not None:
+                self.on_free(backend.name)
+
+    def set_intent(self, name: str, intent: Intent, reason: str = "") -> None:
+        """What the operator says of a backend. Draining has a deadline; what is in flight then moves on."""
+        backend = self.backends[name]
+        old = backend.intent
+        backend.intent, backend.intent_reason = intent, reason
+        backend.drain_deadline = (
+            self.clock() + self.config.timeouts.drain_s if intent is Intent.DRAINING and backend.leases else None
+        )
+        if old is not intent:
+            self.bus.emit(IntentChanged(name, old.value, intent.value, reason))
+            if self.on_free is not None:
+                self.on_free(name)
+
+    def eject(self, name: str, reason: str) -> None:
+        """The operator says that a backend is down."""
+        self.observe(self.backends[name], Evidence.HUNG, f"ejected by the operator: {reason}")
+
+    def readmit(self, name: str, reason: str) -> None:
+        """The operator says that a backend is well: trials and waiting are skipped."""
+        backend = self.backends[name]
+        old = backend.health.health
+        backend.health = replace(
+            backend.health, health=Health.HEALTHY, since=self.clock(), reason=reason, call_fails=0, probe_fails=0
+        )
+        if old is not Health.HEALTHY:
+            self.bus.emit(HealthChanged(name, old.value, Health.HEALTHY.value, reason))
+
+    def set_grade(
+        self, name: str, model: str, grade: Grade, reason: str, evidence: Iterable[str] = (), by: str = "canary"
+    ) -> None:
+        """What is thought of a backend's answers for a model."""
+        serving = self.backends[name].serving.get(model)
+        if serving is None:
+            return
+        old = serving.grade
+        serving.grade, serving.grade_reason, serving.evidence = grade, reason, tuple(evidence)
+        serving.flagged_by = by if grade is Grade.FLAGGED else ""
+        if old is not grade:
+            self.bus.emit(QualityChanged(name, model, old.value, grade.value, reason, serving.evidence))
+
+    def close(self) -> None:
+        """Close every connection kept."""
+        for backend in (*self.backends.values(), *self.leaving):
+            backend.pool.close()
+
+
+def _unable(serving: Serving, call: CallFacts) -> str | None:
+    if serving.max_prompt is not None and call.prompt_tokens > serving.max_prompt:
+        return f"prompts beyond about {serving.max_prompt} tokens are too long for it"
+    missing = call.needs & serving.cannot
+    if missing:
+        return f"cannot do {', '.join(sorted(missing))}"
+    return None

@@ -1,0 +1,569 @@
+"""The client port's handler: answers from memory, or starts an exchange; and what all exchanges share."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from router import continuation, headers, samples
+from router.errors import BackendFault, ClientFault, FailureKind, NoBackend, Overloaded, RouterError
+from router.events import Bus, CallEnded, Notice
+from router.exchange import Exchange
+from router.fleet import Backend, Fleet, Lease
+from router.openai import errors as shapes
+from router.openai import models as listing
+from router.openai.call import Call, edit
+from router.openai.errors import ErrorKind
+from router.openai.routes import MethodNotAllowed, Route, RouteKind, StreamTable, match, path_id
+from router.openai.stream import EventStream
+from router.policy import choose as policy
+from router.policy.facts import CallFacts, Candidate, Choice, Health, Intent, RoutingLimits
+from router.policy.lengths import LengthModel
+from router.policy.prefix import hashes
+from router.wire.head import Header, RequestHead
+from router.wire.relay import Observer, Relay
+from router.wire.server import ClientConnection, Request
+
+JSON: Header = (b"content-type", b"application/json")
+TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
+_SESSIONS = 20_000
+
+
+@dataclass(slots=True)
+class Decision:
+    """What was decided for one attempt of a call, kept for `router explain`."""
+
+    at: float
+    facts: CallFacts
+    limits: RoutingLimits
+    candidates: tuple[Candidate, ...]
+    choice: Choice | None
+
+
+@dataclass(slots=True)
+class Explained:
+    """A recent call: its decisions as they were taken, and how it ended."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    ended: CallEnded | None = None
+
+
+class Front:
+    """See the module. Time, chance and the metrics page are handed in."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        bus: Bus,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        wall: Callable[[], float],
+        draw: Callable[[], float],
+        metrics: Callable[[], Iterator[bytes]],
+        version: str,
+    ) -> None:
+        self.fleet = fleet
+        self.bus = bus
+        self.loop = loop
+        self.clock = loop.time
+        self.wall = wall
+        self.draw = draw
+        self.version = version
+        self.open: set[Exchange] = set()
+        self.ready = False  # the fleet file is in force and we are not shutting down
+        self.lengths: dict[str, LengthModel] = {}
+        self.explained: OrderedDict[str, Explained] = OrderedDict()
+        self.recent: deque[CallEnded] = deque(maxlen=500)
+        self.on_look_again: Callable[[Backend], None] | None = None
+        self.on_fingerprint: Callable[[Backend, str], None] | None = None
+        self.on_folded: Callable[[Exchange, Backend, continuation.Emitted], None] | None = None
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._responses: OrderedDict[str, str] = OrderedDict()
+        self._sessions: OrderedDict[str, str] = OrderedDict()
+        self._keys: frozenset[bytes] = frozenset()
+        self._origins: frozenset[bytes] = frozenset()
+        self._listing: dict[str, dict[str, Any]] | None = None
+        self._prefix = os.urandom(6).hex()
+        self._count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+        fleet.on_models = self._models_changed
+        fleet.on_free = self._freed
+
+    # --- config ---
+
+    def configured(self) -> None:
+        """Take what the config in force says about access."""
+        access = self.fleet.config.access
+        self._keys = frozenset(bytes.fromhex(key.removeprefix("sha256:")) for key in access.client_keys)
+        self._origins = frozenset(origin.encode() for origin in access.cors_origins)
+
+    @property
+    def keys_are_ours(self) -> bool:
+        """Clients authenticate to the router, so their key is not for a backend."""
+        return bool(self._keys)
+
+    def key_is_clients(self, head: RequestHead, backend: Backend) -> bool:
+        """Whether a 401 from a backend is about the client's own key, which we passed on."""
+        return backend.config.api_key is None and not self._keys and headers.bearer(head) is not None
+
+    # --- requests ---
+
+    def handle(self, connection: ClientConnection, request: Request) -> None:
+        """A whole request: answer from memory, or start an exchange."""
+        self._count += 1
+        request_id = headers.request_id(request.head, f"{self._prefix}{self._count:08x}")
+        route: Route | None = None
+        try:
+            if self._origins and request.head.method == "OPTIONS" and self._preflight(connection, request):
+                return
+            route = match(request.head.method, request.head.target)
+            self._authorize(request.head, route)
+            if route.local:
+                self._local(connection, request, route, request_id)
+                return
+        except RouterError as fault:
+            self.respond_fault(connection, request, route, fault, request_id)
+            return
+        exchange = Exchange(self, connection, request, route, request_id)
+        connection.on_leave = exchange.leave
+        self.open.add(exchange)
+        exchange.task = self.loop.create_task(exchange.run())
+
+    def refuse(self, connection: ClientConnection, fault: RouterError) -> None:
+        """A request that could not be read."""
+        connection.respond(fault.status, self._fault_headers(fault, ""), shapes.error_body(None, fault))
+
+    def respond_fault(
+        self, connection: ClientConnection, request: Request, route: Route | None, fault: RouterError, request_id: str
+    ) -> None:
+        """An error in the shape of its route, where nothing was sent yet."""
+        connection.respond(
+            fault.status,
+            self._fault_headers(fault, request_id) + self.cors(request.head),
+            shapes.error_body(route, fault),
+        )
+
+    @staticmethod
+    def _fault_headers(fault: RouterError, request_id: str) -> list[Header]:
+        found = [JSON, *(headers.about(request_id) if request_id else [])]
+        if fault.retry_after_s is not None:
+            found.append((b"retry-after", b"%d" % max(1, int(fault.retry_after_s + 0.999))))
+        if isinstance(fault, MethodNotAllowed):
+            found.append((b"allow", ", ".join(fault.allow).encode("ascii")))
+        return found
+
+    def _authorize(self, head: RequestHead, route: Route) -> None:
+        if not self._keys or route.kind in (RouteKind.LIVEZ, RouteKind.READYZ, RouteKind.HEALTH):
+            return
+        key = headers.bearer(head)
+        digest = hashlib.sha256(key or b"").digest()
+        # Every stored hash is compared, in constant time: neither which key nor how much of it matched shows.
+        known = False
+        for stored in self._keys:
+            known |= hmac.compare_digest(stored, digest)
+        if not known:
+            raise ClientFault(
+                "a key of this router is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key"
+            )
+
+    def _preflight(self, connection: ClientConnection, request: Request) -> bool:
+        if request.head.get(b"access-control-request-method") is None:
+            return False
+        wanted = request.head.get(b"access-control-request-headers") or b"authorization, content-type"
+        allowed = self.cors(request.head)
+        if allowed:
+            allowed += [
+                (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+                (b"access-control-allow-headers", wanted),
+                (b"access-control-max-age", b"600"),
+            ]
+        connection.respond(204, allowed, b"")
+        return True
+
+    def cors(self, head: RequestHead) -> list[Header]:
+        """What lets a web page of an allowed origin read the answer."""
+        if not self._origins:
+            return []
+        origin = head.get(b"origin")
+        if origin is None or not (origin in self._origins or b"*" in self._origins):
+            return []
+        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+
+    # --- answers from memory ---
+
+    def _local(self, connection: ClientConnection, request: Request, route: Route, request_id: str) -> None:
+        found = [JSON, *headers.about(request_id), *self.cors(request.head)]
+        match route.kind:
+            case RouteKind.MODELS:
+                connection.respond(200, found, listing.render_list(self.listing()))
+            case RouteKind.MODEL:
+                name = path_id(route, request.head.target)
+                connection.respond(200, found, listing.render_one(self.listing(), name))
+            case RouteKind.HEALTH:
+                usable = any(self._usable(backend) for backend in self.fleet.backends.values())
+                connection.respond(200 if usable else 503, found, b"")
+            case RouteKind.LIVEZ:
+                connection.respond(200, found, b'{"status":"alive"}')
+            case RouteKind.READYZ:
+                body = b'{"status":"ready"}' if self.ready else b'{"status":"not ready"}'
+                connection.respond(200 if self.ready else 503, found, body)
+            case RouteKind.VERSION:
+                connection.respond(200, found, b'{"version":"%b"}' % self.version.encode())
+            case RouteKind.LOAD:
+                load = sum(backend.in_flight for backend in self.fleet.backends.values())
+                connection.respond(200, found, b'{"server_load":%d}' % load)
+            case RouteKind.METRICS:
+                self._spawn(self._send_metrics(connection))
+            case _:
+                raise ClientFault(f"{route.name} is not served", status=404, code="unknown_url")
+
+    async def _send_metrics(self, connection: ClientConnection) -> None:
+        """The page in slices, so that a large fleet's does not hold the loop."""
+        connection.start(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
+        for part in self._metrics():
+            connection.write(part)
+            await asyncio.sleep(0)
+            if connection.left:
+                return
+        connection.finish()
+
+    def _spawn(self, work: Any) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def listing(self) -> dict[str, dict[str, Any]]:
+        """What /v1/models shows, by name; worked out anew when something changed."""
+        if self._listing is None:
+            fleet = self.fleet
+            cards = [
+                dict(card.raw)
+                for backend in fleet.backends.values()
+                if backend.intent is not Intent.DISABLED
+                for card in backend.cards
+                if not backend.config.serves or card.id in backend.config.serves
+            ]
+            self._listing = listing.merge(cards, fleet.config.aliases)
+        return self._listing
+
+    def _models_changed(self) -> None:
+        self._listing = None
+        self._freed("")
+
+    def _usable(self, backend: Backend) -> bool:
+        return backend.intent is Intent.ACTIVE and backend.health.health in (
+            Health.HEALTHY,
+            Health.SUSPECT,
+            Health.PROBATION,
+        )
+
+    # --- what exchanges share ---
+
+    def facts_of(self, exchange: Exchange, call: Call) -> tuple[str, CallFacts]:
+        """What is known of a call before it is routed.
+
+        Raises:
+            ClientFault: 404, for a model or a response that nobody has.
+        """
+        fleet = self.fleet
+        pinned: str | None = None
+        if exchange.route.kind in (RouteKind.RESPONSES_GET, RouteKind.RESPONSES_CANCEL):
+            pinned = self._response_backend(path_id(exchange.route, exchange.request.head.target))
+            model = next(iter(fleet.backends[pinned].serving), "")
+        elif call.model is None:
+            # A real vLLM serves its default here; so do we where there is only one thing it can mean.
+            if len(fleet.pools) != 1:
+                raise ClientFault(
+                    "name a model: this router serves " + (", ".join(sorted(fleet.pools)) or "none yet"),
+                    code="model_required",
+                    param="model",
+                )
+            model = next(iter(fleet.pools))
+        else:
+            model, pinned = fleet.resolve(call.model)
+        if call.previous_response_id is not None:
+            pinned = self._response_backend(call.previous_response_id)
+        pinned = headers.pinned(exchange.request.head) or pinned
+        if pinned is not None and pinned not in fleet.backends:
+            raise ClientFault(f"there is no backend `{pinned[:100]}`", status=404, code="backend_not_found")
+        lengths = self.lengths.get(model)
+        if lengths is None:
+            lengths = self.lengths[model] = LengthModel()
+        prompt = lengths.prompt_tokens(call.prompt_bytes)
+        prefix: list[int] = []
+        if call.messages_at and len(fleet.pools.get(model, ())) > 1:
+            prefix = hashes(call.body, call.messages_at, model.encode())
+        return model, CallFacts(
+            model=model,
+            prompt_tokens=prompt,
+            output_tokens=lengths.output_tokens(exchange.session, call.thinking, call.max_tokens),
+            max_tokens=call.max_tokens,
+            session=exchange.session,
+            prefix=prefix,
+            block_tokens=prompt / len(prefix) if prefix else 0.0,
+            background=call.background is not None,
+            needs=call.needs | _ROUTE_NEEDS.get(exchange.route.kind, _NOTHING),
+            pinned=pinned,
+        )
+
+    async def choose(self, exchange: Exchange, facts: CallFacts) -> Choice:
+        """A backend for the next attempt; waits where everybody is full or still loading.
+
+        Raises:
+            NoBackend: nobody can take it, with the reason for each.
+            Overloaded: the queue is full, or the wait took too long.
+        """
+        waited_from: float | None = None
+        while True:
+            choice, reasons = self._decide(exchange, facts)
+            if choice is not None:
+                if waited_from is not None:
+                    exchange.queued_s += self.clock() - waited_from
+                return choice
+            now = self.clock()
+            waited_from = waited_from if waited_from is not None else now
+            left = waited_from + self.fleet.config.timeouts.queue_s - now
+            if left <= 0 or not self._worth_waiting(exchange, facts):
+                exchange.queued_s += now - waited_from
+                raise self._nobody(facts, reasons)
+            if len(self._waiters) >= self.fleet.config.limits.queue_total:
+                raise Overloaded("the router's queue is full", code="queue_full", status=429, retry_after_s=5)
+            waiter = self.loop.create_future()
+            self._waiters.add(waiter)
+            timer = self.loop.call_later(left, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiters.discard(waiter)
+
+    def _decide(self, exchange: Exchange, facts: CallFacts) -> tuple[Choice | None, dict[str, str]]:
+        fleet = self.fleet
+        settings = fleet.model_settings(facts.model)
+        candidates = fleet.candidates(facts, exchange.tried)
+        if exchange.session is not None and settings.sticky:
+            last = self._sessions.get(exchange.session)
+            for one in candidates:
+                one.sticky = one.name == last
+        else:
+            for one in candidates:
+                one.sticky = False
+        limits = RoutingLimits(
+            policy=settings.policy or "predictive",
+            exploration=0.0 if fleet.passive else fleet.config.routing.exploration,
+            slo_ttft_s=settings.slo_ttft_s,
+            slo_tpot_s=settings.slo_tpot_s,
+            sticky=bool(settings.sticky),
+        )
+        result = policy.choose(facts, candidates, limits, self.draw())
+        choice = result if isinstance(result, Choice) else None
+        self._keep_decision(exchange, facts, limits, candidates, choice)
+        if choice is not None:
+            if exchange.session is not None:
+                self._sessions[exchange.session] = choice.name
+                self._sessions.move_to_end(exchange.session)
+                if len(self._sessions) > _SESSIONS:
+                    self._sessions.popitem(last=False)
+            return choice, {}
+        return None, {one.name: one.barred or "full" for one in candidates}
+
+    def _keep_decision(
+        self,
+        exchange: Exchange,
+        facts: CallFacts,
+        limits: RoutingLimits,
+        candidates: list[Candidate],
+        choice: Choice | None,
+    ) -> None:
+        size = self.fleet.config.limits.explain_calls
+        if not size:
+            return
+        kept = self.explained.get(exchange.request_id)
+        if kept is None:
+            kept = self.explained[exchange.request_id] = Explained()
+            if len(self.explained) > size:
+                self.explained.popitem(last=False)
+        if len(kept.decisions) < 16:
+            copies = tuple([samples.copy_candidate(one) for one in candidates])
+            kept.decisions.append(Decision(self.wall(), facts, limits, copies, choice))
+
+    def _worth_waiting(self, exchange: Exchange, facts: CallFacts) -> bool:
+        """Somebody who could take it is only full, or still loading."""
+        for backend in self.fleet.pools.get(facts.model, ()):
+            if backend.name in exchange.tried or backend.intent is not Intent.ACTIVE:
+                continue
+            if facts.pinned is not None and backend.name != facts.pinned:
+                continue
+            if backend.health.health in (Health.HEALTHY, Health.SUSPECT, Health.PROBATION, Health.STARTING):
+                return True
+        return False
+
+    def _nobody(self, facts: CallFacts, reasons: dict[str, str]) -> RouterError:
+        loading = [
+            backend
+            for backend in self.fleet.pools.get(facts.model, ())
+            if backend.health.health is Health.STARTING and backend.loading_since is not None
+        ]
+        if loading:
+            backend = loading[0]
+            since = self.clock() - (backend.loading_since or 0.0)
+            eta = backend.load_eta_s
+            about = f", about {since / 60:.0f} of {eta / 60:.0f} min" if eta else f", for {since / 60:.0f} min now"
+            retry = max(10.0, eta - since) if eta else 60.0
+            return NoBackend(
+                f"{facts.model} is loading on {backend.name}{about}", code="model_loading", retry_after_s=min(retry, 600)
+            )
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "it has no backend"
+        return NoBackend(f"no backend can take {facts.model} now ({listed})", retry_after_s=10)
+
+    def _freed(self, name: str) -> None:
+        for waiter in tuple(self._waiters):
+            _wake(waiter)
+
+    def queued(self) -> int:
+        """Calls waiting in the router."""
+        return len(self._waiters)
+
+    def queued_by_model(self) -> dict[str, int]:
+        """Calls waiting, by model; every served model has an entry."""
+        counts = dict.fromkeys(self.fleet.pools, 0)
+        return counts
+
+    def body_for(self, exchange: Exchange, call: Call, backend: Backend) -> bytes:
+        """The request's body for this backend: the original bytes with named edits, or a continuation's."""
+        if exchange.emitted is not None and exchange.emitted.resumed:
+            return exchange.emitted.request(call, exchange.model)
+        if exchange.route.body == "none":
+            return b""
+        model = exchange.model if call.model is not None and call.model != exchange.model else None
+        return edit(
+            call,
+            model=model,
+            max_tokens=self._clamp(exchange, call, backend),
+            include_usage=_injects_usage(call),
+        )
+
+    def _clamp(self, exchange: Exchange, call: Call, backend: Backend) -> int | None:
+        """The most that the backend takes, where the client asks for more: opencode sends 32,000 to any server."""
+        if not call.limits:
+            return None
+        card = next((card for card in backend.cards if card.id == exchange.model), None)
+        if card is None or card.max_model_len is None:
+            return None
+        most = card.max_model_len
+        if samples.rejects_sum(backend.version) and exchange.facts is not None:
+            # vLLM up to 0.18 rejects prompt + max_tokens beyond the context; later ones clamp to what is left.
+            most = max(1, most - int(1.1 * exchange.facts.prompt_tokens) - 16)
+        return most if any(limit > most for _, limit in call.limits) else None
+
+    def observer(self, exchange: Exchange, table: StreamTable) -> Observer:
+        """What watches an attempt's event stream."""
+        call = exchange.call
+        assert call is not None
+        stream = EventStream(table, choices=call.choices, strip_usage=_injects_usage(call))
+        if exchange.emitted is not None and exchange.emitted.resumed:
+            return exchange.emitted.splice(stream)
+        return stream
+
+    def keep_for_continuation(self, exchange: Exchange, relay: Relay) -> None:
+        """Keep what the client gets, where it may have to be continued or is looked at by the sentinel."""
+        call = exchange.call
+        if relay.observer is None or call is None:
+            return
+        if exchange.emitted is None:
+            exchange.emitted = continuation.Emitted(call, self.fleet.model_settings(exchange.model).continuation)
+        relay.kept = exchange.emitted.pieces
+
+    def unresumable(self, exchange: Exchange) -> str | None:
+        """Why a broken answer cannot be continued; where it can, the next attempt resumes it."""
+        emitted = exchange.emitted
+        if emitted is None:
+            return "nothing of it was kept"
+        stream = exchange.relay.observer if exchange.relay is not None else None
+        return emitted.prepare(stream if isinstance(stream, EventStream) else None)
+
+    def others_could(self, exchange: Exchange) -> bool:
+        """Whether an untried backend could take the call."""
+        assert exchange.facts is not None
+        return any(one.barred is None for one in self.fleet.candidates(exchange.facts, exchange.tried))
+
+    def learn(
+        self, exchange: Exchange, call: Call, backend: Backend, fault: BackendFault, said: ErrorKind | None
+    ) -> None:
+        """What a refusal says about a backend beyond its health."""
+        if fault.kind is FailureKind.BUSY:
+            backend.busy_until = self.clock() + min(fault.retry_after_s or 1.0, 30.0)
+        elif fault.kind is FailureKind.UNKNOWN_MODEL and self.on_look_again is not None:
+            self.on_look_again(backend)
+        elif fault.kind is FailureKind.CANNOT:
+            samples.learn_inability(backend, exchange, call, said)
+        elif fault.kind is FailureKind.AUTH:
+            self.bus.emit(Notice(backend.name, f"{fault.message}: its api_key in the fleet file is not right", True))
+
+    def remember_response(self, response_id: str, backend: str) -> None:
+        """A /v1/responses answer lives on the backend that made it."""
+        self._responses[response_id] = backend
+        if len(self._responses) > self.fleet.config.limits.response_ids:
+            self._responses.popitem(last=False)
+
+    def _response_backend(self, response_id: str) -> str:
+        backend = self._responses.get(response_id)
+        if backend is None or backend not in self.fleet.backends:
+            raise ClientFault(
+                f"response `{response_id[:100]}` is not known here", status=404, code="response_not_found"
+            )
+        return backend
+
+    def fingerprint_seen(self, backend: Backend, fingerprint: str) -> None:
+        """A stream carried the backend's system_fingerprint; another one means another build."""
+        if fingerprint != backend.fingerprint and self.on_fingerprint is not None:
+            self.on_fingerprint(backend, fingerprint)
+
+    def sampled(self, exchange: Exchange, lease: Lease, relay: Relay, failure: BackendFault | None) -> None:
+        """An attempt is over: what it says about speed, lengths and health."""
+        samples.take(self, exchange, lease, relay, failure)
+
+    def ended(self, exchange: Exchange, event: CallEnded) -> None:
+        """A call is over."""
+        self.open.discard(exchange)
+        kept = self.explained.get(exchange.request_id)
+        if kept is not None:
+            kept.ended = event
+        self.recent.append(event)
+        self.bus.emit(event)
+
+    def sweep(self, now: float) -> None:
+        """Look at every open call's deadlines."""
+        for exchange in tuple(self.open):
+            exchange.sweep(now)
+            if exchange.emitted is not None:
+                exchange.emitted.fold_if_large()
+
+    def stop_all(self, why: RouterError) -> None:
+        """End every open call visibly."""
+        for exchange in tuple(self.open):
+            exchange.stop(why)
+
+
+def _injects_usage(call: Call) -> bool:
+    """Usage is asked for where the client does not ask itself and the route has a chunk for it (stripped again)."""
+    return call.stream and not call.include_usage and call.route.kind in (RouteKind.CHAT, RouteKind.COMPLETIONS)
+
+
+_NOTHING: frozenset[str] = frozenset()
+# What every backend that generates can do needs no word; the rest is learned from a 404 for the path.
+_ROUTE_NEEDS = {
+    kind: frozenset({kind.value}) for kind in RouteKind if kind not in (RouteKind.CHAT, RouteKind.COMPLETIONS)
+}
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
