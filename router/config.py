@@ -79,7 +79,7 @@ class BackendConfig(Section):
     kernel: str | None = None
     """NVFP4 kernel that you believe it runs (`marlin`, `flashinfer_cutlass`, …); compared with what it really runs."""
     log: LogSource | None = None
-    """Its log, which names the kernel: `docker:NAME`, `docker:NAME:/path`, `file:/path`, `journal:UNIT`, `ssh://…`."""
+    """Its log, which names the kernel: `docker:NAME`, `docker:NAME:/path`, `file:/path`, `ssh://HOST/path`."""
     api_key: SecretStr | None = None
     """Key that the backend wants from us, from the environment: `${SPARK_1_KEY}`. Never leaves towards clients."""
     serves: Names = ()

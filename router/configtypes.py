@@ -86,8 +86,10 @@ def key_hash(value: str) -> str:
 
 def log_source(value: str) -> str:
     """Return where a log is, if it is written in one of the ways that can be read."""
-    if not re.match(r"(docker:|file:/|journal:|ssh://).", value):
-        raise ValueError("a log is docker:NAME, docker:NAME:/path, file:/path, journal:UNIT or ssh://HOST/…")
+    if not re.match(r"(docker:|file:/|ssh://|ssh\+docker://).", value):
+        raise ValueError(
+            "a log is docker:NAME, docker:NAME:/path, file:/path, ssh://HOST/path or ssh+docker://HOST/NAME"
+        )
     return value
 
 
