@@ -7,7 +7,7 @@ Only what the router acts on is checked here. Everything else is the backend's t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import orjson
@@ -88,6 +88,10 @@ class Call:
     continues_message: bool = False
     echo: bool = False
     keys: frozenset[str] = field(default=NO_NEEDS, repr=False)
+
+    def rebased(self, body: bytes) -> Call:
+        """Return the same call over bytes that were edited once already; keys that the edit added are known."""
+        return replace(self, body=body, keys=frozenset(_parse(body)))
 
 
 def read_call(route: Route, body: bytes, content_type: bytes | None) -> Call:
