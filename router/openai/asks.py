@@ -25,6 +25,12 @@ def text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def strings(value: object) -> tuple[str, ...]:
+    """Return one string or a list of them as a tuple, less what is empty or no string."""
+    found = value if isinstance(value, list) else (value,)
+    return tuple(one for one in found if isinstance(one, str) and one)
+
+
 def session(document: dict[str, Any]) -> str | None:
     """Return a conversation's id, where the client wrote one into the body."""
     for key in _SESSION_KEYS:

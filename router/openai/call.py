@@ -300,9 +300,9 @@ def _read_abilities(call: Call, document: dict[str, Any]) -> None:
         needs |= media
     call.needs = frozenset(needs) if needs else NO_NEEDS
     call.wants_token_ids = bool(document.get("return_token_ids") or document.get("return_tokens_as_token_ids"))
-    stop = document.get("stop")
-    if stop is not None:
-        call.stop = (stop,) if isinstance(stop, str) else tuple(s for s in stop if isinstance(s, str) and s)
+    stop = document.get("stop") or document.get("stop_sequences")
+    if stop:
+        call.stop = asks.strings(stop)
     call.continues_message = bool(document.get("continue_final_message"))
     call.echo = bool(document.get("echo"))
     call.thinking = asks.thinking(document)
