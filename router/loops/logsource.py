@@ -1,8 +1,8 @@
 """Read a backend's log from wherever it is: a container, a file, or either of them on another machine.
 
 Sources are written as `docker:NAME`, `docker:NAME:/path/inside`, `file:/path`, `journal:UNIT`,
-`ssh://[user@]host[:port]/path` and `ssh+docker://[user@]host[:port]/NAME`. What goes wrong is a state to show; it never stalls or fails
-the router.
+`ssh://[user@]host[:port]/path` and `ssh+docker://[user@]host[:port]/NAME`. What goes wrong is a state to show; it
+never stalls or fails the router.
 """
 
 from __future__ import annotations
