@@ -16,8 +16,9 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
+from tests.processes import free_port
 from tests.real.install import CannotRun, Installed, install
-from tests.real.processes import RealRouter, RealVllm, VllmOptions, free_port
+from tests.real.servers import RealRouter, RealVllm, VllmOptions
 
 ROOT = Path(__file__).parents[2] / ".real"
 MODEL = "smollm2-135m"

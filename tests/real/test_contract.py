@@ -15,7 +15,7 @@ from anthropic import Anthropic
 from openai import OpenAI
 
 from tests.real.conftest import MODEL, Stage
-from tests.real.processes import RealRouter
+from tests.real.servers import RealRouter
 
 USER = {"role": "user", "content": "Name three colours."}
 STORY = {"role": "user", "content": "Write a very long story about the sea."}

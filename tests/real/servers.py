@@ -1,25 +1,18 @@
-"""Start and end what `make real` needs: real vLLM servers, one after the other, and the router in front of them."""
+"""What `make real` starts: real vLLM servers, one after the other, and the router in front of them."""
 
 import os
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from tests.processes import Process, answers, cmdline, descendants, free_port, router_command
 from tests.real.install import Installed
 
-START_LIMIT_S = 240.0  # seen: 66 to 98 s on two cores, of which most is importing vllm in three processes
-STOP_LIMIT_S = 20.0
-
-
-class DidNotStart(Exception):
-    """A process ended, or was not ready in time; carries the end of its log."""
+START_LIMIT_S = 240.0  # seen: 46 to 98 s on two cores, most of it importing vllm in three processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,53 +25,6 @@ class VllmOptions:
     max_model_len: int = 2048
     cores: str = "0-1"  # for the engine's threads, which spin: two servers on one core starve each other
     api_key: str | None = None
-
-
-class Process:
-    """One process with its own log file, in a session of its own, ended by process id."""
-
-    def __init__(self, command: list[str], log: Path, environ: Mapping[str, str]) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.log = log
-        with log.open("wb") as sink:
-            self._popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=dict(environ), start_new_session=True
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._popen.poll() is None
-
-    def wait_until(self, ready: Callable[[], bool], limit_s: float) -> float:
-        """Return the seconds until `ready`; raise DidNotStart with the log's end where that never comes."""
-        began = time.monotonic()
-        while time.monotonic() - began < limit_s:
-            if not self.is_running:
-                raise DidNotStart(f"ended with {self._popen.returncode}\n{self.tail()}")
-            if ready():
-                return time.monotonic() - began
-            time.sleep(0.25)
-        raise DidNotStart(f"not ready within {limit_s:.0f} s\n{self.tail()}")
-
-    def tail(self, count: int = 2500) -> str:
-        """Return the end of the log."""
-        return self.log.read_text(errors="replace")[-count:]
-
-    def stop(self) -> None:
-        """Ask it to end; after `STOP_LIMIT_S` end it and every process it started, each by its id."""
-        family = [self.pid, *descendants(self.pid)]
-        if self.is_running:
-            self._popen.terminate()
-        try:
-            self._popen.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
-        kill(family[1:])
 
 
 class RealVllm:
@@ -183,60 +129,3 @@ class RealRouter:
         return subprocess.run(
             [router_command(), *words], env=environ, capture_output=True, text=True, timeout=120, check=False
         )
-
-
-def router_command() -> str:
-    """Return the `router` of this environment."""
-    return str(Path(sys.executable).with_name("router"))
-
-
-def answers(url: str) -> bool:
-    """Say whether a GET is answered with 200."""
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def descendants(pid: int) -> list[int]:
-    """Return all processes that this one started, directly or not, from /proc."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (parent := parent_of(entry)) is not None:
-            children.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [pid]
-    while todo:
-        young = children.get(todo.pop(), [])
-        found += young
-        todo += young
-    return found
-
-
-def parent_of(entry: Path) -> int | None:
-    try:
-        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return None
-
-
-def cmdline(pid: int) -> str:
-    """Return a process' command line or the name it gave itself; empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def kill(pids: Iterable[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
