@@ -56,6 +56,8 @@ class EventStream(Reading):
         "resumable",
     )
 
+    ended = False  # only a splice ends an answer before its backend does
+
     def __init__(self, table: StreamTable, *, choices: int = 1, strip_usage: bool = False) -> None:
         super().__init__(table, choices)
         self._strip_usage = strip_usage
@@ -84,16 +86,18 @@ class EventStream(Reading):
 
     def end(self) -> bytes:
         """Take the end of the body; return what was held and may pass. What is amiss now stands in `broken`."""
-        out = b""
+        out, rest = b"", self._held
         if self._long is not None:
             self._read_long(bytes(self._long))
-        elif self._held.strip(b"\r\n") and self._passes(self._held):
-            out = self._held  # some servers leave out the last blank line; an event cut in the middle does not parse
+        elif rest.endswith(b"\r"):  # no LF can follow any more
+            out, rest = self._feed(b"\n")[:-1], self._held.removesuffix(b"\n")
+        if rest.strip(b"\r\n") and not self._is_over() and self._passes(rest) and self.finished:
+            out += rest  # some servers leave out the last blank line; an event cut in the middle does not parse
         self._held = b""
         if not self.finished and not self._is_over():
             self._break("the stream ended without its terminal event")
         self._head = self._learned = _NEVER
-        return b"" if self._is_over() else out
+        return out
 
     def _is_over(self) -> bool:
         return self.error is not None or self.broken is not None
@@ -115,6 +119,7 @@ class EventStream(Reading):
             elif self._passes(event):
                 passed.append(event)
             elif self._is_over():
+                self._held = b""
                 self._head = self._learned = _NEVER
                 return b"".join(passed)
         self._held = self._kept(buffer[at:], passed)
