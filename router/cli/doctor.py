@@ -96,6 +96,8 @@ def report(console: Console, identity: Identity, backend: str = "", declared: st
 
 
 def _feed_stdin(reader: LogReader) -> None:
+    if sys.stdin.isatty():
+        raise CannotRead("nothing is piped in; try: docker logs NAME 2>&1 | router doctor -")
     rest = b""
     while piece := sys.stdin.buffer.read(_PIECE):
         lines = (rest + piece).split(b"\n")

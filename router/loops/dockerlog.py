@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -40,6 +41,7 @@ class Docker:
         Raises:
             Unreadable: forbidden, refused, no such container or file, not running.
         """
+        name = quote(name, safe="")
         transport = httpx.AsyncHTTPTransport(uds=self._socket)
         async with httpx.AsyncClient(transport=transport, base_url="http://docker", timeout=self._timeout) as client:
             try:

@@ -80,17 +80,23 @@ OLD_VARIABLES = frozenset(
 IMAGE_VARIABLES = frozenset({"VLLM_BUILD_COMMIT", "VLLM_BUILD_PIPELINE", "VLLM_BUILD_URL", "VLLM_IMAGE_TAG"})
 """Baked into the official image, which then warns about itself (seen on 0.21 to 0.26): nothing to report."""
 
+_UNSUPPORTED = r"unsupported tactic\(s\) for [^\s(]+"
+
 _PATTERNS: tuple[tuple[Kind, Weight, str], ...] = (
     # FlashInfer up to 0.6.6 (vLLM up to 0.19) warns per tactic, from 0.6.8 (vLLM 0.20.2) one summary per operation
     (Kind.TACTICS_SKIPPED, Weight.WARNING, r"\[Autotuner\]: Skipping tactic \S+"),
-    (Kind.TACTICS_SKIPPED, Weight.WARNING, r"\[Autotuner\]: Skipped (?P<d>\d+ unsupported tactic\(s\) for [^\s(]+)"),
+    # per operation; a handful is normal on any Blackwell
+    (Kind.TACTICS_SKIPPED, Weight.WARNING, rf"\[Autotuner\]: Skipped (?P<d>(?:[2-9]\d|\d{{3,}}) {_UNSUPPORTED})"),
+    (Kind.TACTICS_SKIPPED, Weight.NOTE, rf"\[Autotuner\]: Skipped (?P<d>\d+ {_UNSUPPORTED})"),
     (Kind.TACTIC_OOM, Weight.WARNING, r"\[Autotuner\]: OOM detected"),
     (Kind.TMA_WS_FAILED, Weight.WARNING, r"Failed to initialize cutlass TMA WS grouped gemm"),
     (Kind.MARLIN_WEIGHT_ONLY, Weight.NOTE, r"does not have native support for FP4 computation"),
     (Kind.EMULATION, Weight.WARNING, r"NVFP4 linear falling back to the slow and unoptimized emulation"),
     (Kind.DEPRECATED_VARIABLE, Weight.NOTE, r"(?P<d>VLLM_\w+) is deprecated and will be removed in"),
-    (Kind.LINEAR_FALLBACK, Weight.WARNING, r"--linear-backend=(?P<d>[\w-]+) has no kernel for this linear layer"),
-    (Kind.LINEAR_FALLBACK, Weight.WARNING, r"(?P<d>[\w-]+)'? was requested, but no \S+ kernel exists for"),
+    # mixed checkpoints have FP8 layers that no NVFP4 kernel fits: only a fall-back of NVFP4 layers weighs
+    (Kind.LINEAR_FALLBACK, Weight.WARNING, r"(?P<d>[\w-]+)'? was requested, but no \S+ kernel exists for NVFP4"),
+    (Kind.LINEAR_FALLBACK, Weight.NOTE, r"(?P<d>[\w-]+)'? was requested, but no \S+ kernel exists for"),
+    (Kind.LINEAR_FALLBACK, Weight.NOTE, r"--linear-backend=(?P<d>[\w-]+) has no kernel for this linear layer"),
     (Kind.BATCH_INVARIANT, Weight.WARNING, r"VLLM_BATCH_INVARIANT (?:overrides|forces) (?P<d>[^,.;]{1,80})"),
     (Kind.NO_KERNEL, Weight.FAULT, r"No NvFp4 MoE backend supports the deployment configuration"),
     (Kind.NO_KERNEL, Weight.FAULT, r"Failed to find a kernel that can implement the NVFP4 linear layer"),

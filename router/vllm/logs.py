@@ -16,7 +16,7 @@ from typing import Any
 
 from router.vllm.findings import HINTS, Finding, Kind, Weight, find
 from router.vllm.identity import Identity
-from router.vllm.kernels import Requested, Scheme, kernel_of, requested_from_args
+from router.vllm.kernels import Kernel, Requested, Scheme, kernel_of, requested_from_args
 
 LINE_LIMIT = 65_536  # characters looked at; the engine's config line has about 5,000
 _QUOTED = 300
@@ -24,7 +24,7 @@ _DETAILS_LIMIT = 8  # distinct ones of one kind of finding
 _NAMES_LIMIT = 16
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_BANNER = re.compile(r"vLLM API server version (\S+)|[█▀▄▌▐].*\bversion (\d\S*)")
+_BANNER = re.compile(r"vLLM API server version (\S+)|█  version (\d\S*)")  # the second in the logo, from 0.19 on
 _ENGINE = re.compile(r"Initializing an? (?:V1 )?LLM engine \(v([^)]+)\)")
 _ARGS = re.compile(r"non-default args: (\{.*\})")
 _LINEAR = re.compile(r"Using (?:NvFp4LinearBackend\.)?([\w-]+) for NVFP4 GEMM")
@@ -36,7 +36,10 @@ _CONFIG = re.compile(r"\b(model|quantization|moe_backend|linear_backend)=('[^']*
 _SCALAR = re.compile(r"'(\w+)': ('[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?|True|False|None)(?=[,}])")
 _SECRET = re.compile(r"(?:^|_)(?:api_key|token|secret|password)$")
 _CLIENTS_WORDS = re.compile(r"Received request |Generated response ")  # with --enable-log-requests: prompts, not facts
-_WEIGHT_ONLY = re.compile(r"W4A16|NVFP4A16", re.IGNORECASE)
+_SCHEMES = (  # what a checkpoint is quantised to: ModelOpt's algorithms, file names of log lines, a model's name
+    (Scheme.W4A4, re.compile(r"quant_algo=NVFP4\b|compressed_tensors_w4a4_nvfp4")),
+    (Scheme.W4A16, re.compile(r"quant_algo=W4A16_NVFP4|compressed_tensors_w4a16_nvfp4|model='[^']*(?:W4A16|NVFP4A16)")),
+)
 
 START_MARKS = ("non-default args: {", "vLLM API server version", "LLM engine (v")
 """One of these stands near the beginning of every start."""
@@ -50,7 +53,8 @@ MARKS = (
     "KV cache size",
     "Maximum concurrency",
     "Application startup complete",
-    "A16",
+    "quant_algo=",
+    "compressed_tensors_w4a",
     *HINTS,
 )
 """A line with none of these says nothing that is looked for: what a far machine need not send."""
@@ -70,7 +74,7 @@ class _Start:
     moe: str | None = None
     potential_moe: tuple[str, ...] = ()
     others: dict[str, None] = field(default_factory=dict)
-    weight_only: bool = False
+    checkpoint: set[Scheme] = field(default_factory=set)
     kv_tokens: int | None = None
     max_concurrency: float | None = None
     ready: bool = False
@@ -118,7 +122,7 @@ class LogReader:
             version=start.version,
             model=start.config.get("model") or _text((start.args or {}).get("model")),
             quantization=start.config.get("quantization") or _text((start.args or {}).get("quantization")),
-            checkpoint=Scheme.W4A16 if start.weight_only else None,
+            checkpoint=next(iter(start.checkpoint)) if len(start.checkpoint) == 1 else None,
             args=start.args or {},
             kv_tokens=start.kv_tokens,
             max_concurrency=start.max_concurrency,
@@ -131,11 +135,15 @@ class LogReader:
 
     def _read(self, line: str) -> None:
         """One line that may matter: a mark of a start, a resolution, or a finding."""
-        if self._read_start(line) or self._read_resolution(line):
+        is_start = self._read_start(line)
+        self._start.checkpoint.update(scheme for scheme, pattern in _SCHEMES if pattern.search(line))
+        if is_start or self._read_resolution(line):
             return
         found = find(line)
         if found:
             self._note(*found, line)
+            if found[0] is Kind.MARLIN_WEIGHT_ONLY and "[marlin.py:" in line:
+                _add(self._start.linear, Kernel.MARLIN)  # weight-only linear layers have no line of their own
 
     def _read_start(self, line: str) -> bool:
         """The three marks of a start-up, in their order: banner, arguments, engine."""
@@ -153,7 +161,6 @@ class LogReader:
             self._start.version = engine[1]
             self._start.has_engine = True
             self._start.config = _config(line)
-            self._start.weight_only |= bool(_WEIGHT_ONLY.search(self._start.config.get("model", "")))
         else:
             return False
         return True
@@ -170,7 +177,6 @@ class LogReader:
             self._note_unknown(moe[1], line)
         elif selected := _SELECTED.search(line):
             _add(start.others, selected[1])
-            start.weight_only |= bool(_WEIGHT_ONLY.search(selected[1]))
         elif "Application startup complete" in line:
             start.ready = True
         else:
@@ -179,7 +185,6 @@ class LogReader:
                 start.kv_tokens = _whole(tokens[1])
             if concurrency:
                 start.max_concurrency = _decimal(concurrency[1])
-            start.weight_only |= "W4A16_NVFP4" in line
             return bool(tokens or concurrency)
         return True
 

@@ -22,6 +22,7 @@ ROWS = [  # log, version, linear, moe, asked linear, asked moe, findings
     ("0.19.1-cutlass", "0.19.1", "vllm_cutlass", "vllm_cutlass", None, "vllm_cutlass", ""),
     ("0.20.2-auto", "0.20.2", "flashinfer_cutlass", "flashinfer_cutlass", None, None, "tactics_skipped"),
     ("0.22.1-marlin-by-variable", "0.22.1", "marlin", "marlin", None, None, "deprecated_variable marlin_weight_only"),
+    ("0.23.1-mixed", "0.23.1rc1.dev531+ga65f93fb2", "marlin", None, None, None, "marlin_weight_only tactics_skipped"),
     ("0.24.0-old-recipe", "0.24.0", "flashinfer_cutlass", "flashinfer_cutlass", None, None, "unknown_variable"),
     ("0.26.0-marlin", "0.26.0", "marlin", "marlin", "marlin", "marlin", "marlin_weight_only"),
     ("0.28.0-fallback", "0.28.0", "marlin", "marlin", "flashinfer_cutlass", None, "linear_fallback marlin_weight_only"),
@@ -182,7 +183,40 @@ def test_arguments_with_objects_in_them_keep_their_plain_values() -> None:
     assert args == {"model": "/m/x", "moe_backend": "marlin", "gpu_memory_utilization": 0.3, "enforce_eager": True}
 
 
-def test_a_weight_only_checkpoint_is_known_by_its_name_or_its_blocks() -> None:
+def test_a_weight_only_linear_layer_is_known_by_marlins_warning_alone() -> None:
+    log = LOGS["0.23.1-mixed"]
+    assert b"for NVFP4 GEMM" not in log
+    assert read(log).linear == (Kernel.MARLIN,)
+
+
+@pytest.mark.parametrize(
+    ("line", "weight"),
+    [
+        ("[Autotuner]: Skipped 4 unsupported tactic(s) for fp4_gemm (enable debug logs)", Weight.NOTE),
+        ("[Autotuner]: Skipped 80 unsupported tactic(s) for trtllm::fused_moe::gemm1", Weight.WARNING),
+        ("[Autotuner]: Skipping tactic <MoERunner> 14, due to failure:", Weight.WARNING),
+        ("--linear-backend=b12x was requested, but no b12x kernel exists for FP8 layers; falling back", Weight.NOTE),
+        ("--linear-backend=b12x was requested, but no b12x kernel exists for NVFP4 layers; falling", Weight.WARNING),
+        ("Unknown vLLM environment variable detected: VLLM_USE_V1", Weight.NOTE),
+        ("Unknown vLLM environment variable detected: VLLM_USE_FLASHINFER_MOE_FP4", Weight.WARNING),
+    ],
+)
+def test_only_what_changes_the_kernel_or_the_speed_weighs(line: str, weight: Weight) -> None:
+    (finding,) = read(line).findings
+    assert finding.weight is weight
+
+
+def test_a_progress_bar_is_no_banner() -> None:
+    bar = "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 24%|██▎  | 12/51 [00:01<00:05] version 9.9"
+    assert read(LOGS["0.26.0-marlin"] + bar.encode()).version == "0.26.0"
+
+
+def test_a_checkpoints_scheme_is_known_where_one_alone_is_named() -> None:
+    assert read(LOGS["0.23.1-mixed"]).checkpoint is None
+    assert (
+        read("WARNING [compressed_tensors_w4a4_nvfp4.py:97] In NVFP4 linear, the global scale").checkpoint
+        is Scheme.W4A4
+    )
     assert read(LOGS["0.32.0-b12x-weight-only"]).checkpoint is Scheme.W4A16
     assert read(LOGS["0.32.0-b12x-weight-only"]).scheme == "w4a16"  # the b12x experts too
     assert read(LOGS["0.28.0-fallback"]).checkpoint is Scheme.W4A16
