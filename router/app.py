@@ -11,7 +11,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,15 @@ from urllib.parse import urlsplit
 from router import __version__
 from router.config import BackendConfig, FleetConfig
 from router.errors import Overloaded
-from router.events import Bus, Event, HealthChanged, Reloaded
+from router.events import Bus, Reloaded
 from router.fleet import Backend, Fleet
 from router.front import Front
 from router.gauges import names_of, snapshot_of
 from router.loops.probe import MakeClient, Prober, make_client
+from router.loops.reload import Reloader
 from router.loops.tick import Ticker, finish_drains
 from router.metrics import Metrics
 from router.openai.routes import ROUTES
-from router.policy.facts import Intent
 from router.wire.client import Address, Dial, Pool, dial_socket
 from router.wire.server import Server, ServerLimits
 
@@ -82,7 +82,7 @@ class App:
             version=__version__,
         )
         self.server = Server(self.front, _server_limits(config), loop)
-        self.prober = Prober(self.fleet, self.bus, loop, self._find, self.outside.client)
+        self.prober = Prober(self.fleet, self.bus, loop, self._find, self._addresses, self.outside.client)
         self.ticker = Ticker(loop, self.fleet, self.front, self.server, self.metrics.loop_lag)
         self.ticker.extra.append(lambda: finish_drains(self.fleet, self.bus))
         self.started_at = self.outside.wall()
@@ -92,6 +92,7 @@ class App:
         self._listener: asyncio.Server | None = None
         self._loops: list[asyncio.Task[Any]] = []
         self.admin: AdminServer | None = None
+        self.reloader: Reloader | None = None
         self.history_ok = True
         self.bus.subscribe(self.metrics.on_event)
         if logs is not None:
@@ -145,11 +146,25 @@ class App:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self.prober.close()
+        if self.admin is not None:
+            await self.admin.stop()
         for connection in tuple(self.server.connections):
             connection.close_when_idle()
         self.fleet.close()
         if self.logs is not None:
             self.logs.close()
+
+    def reloads_from(self, path: Path, read: Callable[[], FleetConfig], *, watch: bool) -> None:
+        """From now on the fleet can be reloaded from this file."""
+        self.reloader = Reloader(self.fleet, self.bus, read, self.apply, self.prober.ask_models, path)
+        if watch:
+            self.background(self.reloader.watch())
+
+    def reload_soon(self, logs: Logs) -> None:
+        """SIGHUP: read the fleet file again, and write to a fresh log file."""
+        logs.reopen()
+        if self.reloader is not None:
+            self.background(self.reloader.reload())
 
     # --- config ---
 
@@ -162,6 +177,10 @@ class App:
         self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
         event = Reloaded(self.fleet.generation, True, tuple(added), tuple(removed), tuple(changed))
         self.bus.emit(event)
+        if added or changed:
+            # Asked at once: a new backend should not wait for its turn in the round.
+            for name in (*added, *changed):
+                self.prober.ask(self.fleet.backends[name])
         return event
 
     def models_changed(self) -> None:
@@ -188,6 +207,9 @@ class App:
             return backend.pool.address
         turn = self._ports[backend.name] = (self._ports.get(backend.name, 0) + 1) % len(urls)
         return self._address(backend.config, urls[turn])
+
+    def _addresses(self, config: BackendConfig) -> list[Address]:
+        return [self._address(config, url) for url in config.urls]
 
     def _address(self, config: BackendConfig, url: str) -> Address:
         if url.startswith("unix:"):

@@ -1,20 +1,67 @@
 """What a client already has of an answer, and how the rest of it is asked for elsewhere.
 
 Nothing is injected up front: the forwarded bytes are kept as they went out, folded into text off the chunk path, and
-only when a backend dies is a request made from them that continues the answer.
+only when a backend dies is a request made from them that continues the answer. A continuation is another attempt with
+a resume point: it goes the same way through the exchange, with another body and another observer.
 """
 
 from __future__ import annotations
 
 from router.openai.call import Call
+from router.openai.resume import Splice, can_resume, resume_body, seam_text
 from router.openai.stream import EventStream, Folded, fold
+from router.openai.usage import Usage
 
-FOLD_ABOVE = 16 * 1024  # bytes of forwarded events before they are folded into text
+FOLD_PIECES = 64  # forwarded pieces before they are folded into text
 KEEP_AT_MOST = 64 * 1024  # characters of text; a longer answer can no longer be continued
 
 
+class Spliced:
+    """Observes a continuation: the attempt's own stream is judged as ever, what passes is rewritten to fit."""
+
+    __slots__ = ("_splice", "broken", "stream")
+
+    def __init__(self, stream: EventStream, splice: Splice) -> None:
+        self.stream = stream
+        self._splice = splice
+        self.broken: str | None = None
+
+    @property
+    def committable(self) -> bool:
+        """Whether an event that is not an error has come."""
+        return self.stream.committable
+
+    @property
+    def has_content(self) -> bool:
+        """Whether content has come from this backend."""
+        return self.stream.has_content
+
+    @property
+    def error(self) -> object | None:
+        """The error event that came, None while none did."""
+        return self.stream.error
+
+    @property
+    def ended(self) -> bool:
+        """Whether a stop string across the seam ended the answer: the backend may be let go."""
+        return self._splice.ended
+
+    def feed(self, piece: bytes) -> bytes:
+        """What may be forwarded now."""
+        return self._judged(self._splice.feed(self.stream.feed(piece)))
+
+    def end(self) -> bytes:
+        """The body has ended."""
+        return self._judged(self._splice.feed(self.stream.end()))
+
+    def _judged(self, out: bytes) -> bytes:
+        if not self._splice.ended:
+            self.broken = self.stream.broken or self._splice.broken
+        return out
+
+
 class Emitted:
-    """One call's answer so far."""
+    """One call's answer so far, as the client has it."""
 
     __slots__ = ("_allowed", "_call", "folded", "pieces", "resumed", "too_long")
 
@@ -23,7 +70,7 @@ class Emitted:
         self._allowed = allowed
         self.folded = Folded()
         self.pieces: list[bytes] = []
-        self.resumed = False
+        self.resumed = 0  # how often the answer was taken up again
         self.too_long = False
 
     @property
@@ -31,14 +78,15 @@ class Emitted:
         """How much text the client has."""
         return len(self.folded.text)
 
-    def fold_if_large(self) -> None:
-        """Fold what was forwarded into text, once there is enough of it for that to be worth a look."""
-        if len(self.pieces) >= 64:
+    def fold_if_many(self) -> None:
+        """Fold what was forwarded, once there is enough of it for that to be worth a look."""
+        if len(self.pieces) >= FOLD_PIECES:
             self.fold()
 
     def fold(self) -> None:
-        """Fold what was forwarded since the last time."""
-        pieces, self.pieces[:] = self.pieces[:], []
+        """Fold what was forwarded since the last time into text."""
+        pieces = self.pieces[:]
+        self.pieces.clear()
         if self.too_long or not pieces:
             return
         self.folded += fold(pieces)
@@ -47,15 +95,46 @@ class Emitted:
             self.folded = Folded()
 
     def prepare(self, stream: EventStream | None) -> str | None:
-        """Why the answer cannot be continued; None where the next attempt resumes it."""
+        """Get ready to resume after a break in `stream`. Why that cannot be; None where the next attempt resumes."""
         if not self._allowed:
-            return "switched off for this model"
-        return "not possible yet"
+            return "continuation is switched off for this model"
+        if stream is None:
+            return "it is no event stream"
+        self.fold()
+        if self.too_long:
+            return f"more than {KEEP_AT_MOST} characters of it went out"
+        reason = can_resume(self._call, stream)
+        if reason is None:
+            self.resumed += 1
+        return reason
 
-    def request(self, call: Call, model: str) -> bytes:
+    def request(self, *, model: str | None, max_tokens: int | None, include_usage: bool) -> bytes:
         """The body that asks another backend for the rest."""
-        raise NotImplementedError
+        return resume_body(
+            self._call,
+            self.folded.text,
+            self.folded.deltas,
+            model=model,
+            max_tokens=max_tokens,
+            include_usage=include_usage,
+            token_ids=self.folded.token_ids,
+        )
 
-    def splice(self, stream: EventStream) -> EventStream:
-        """An observer that joins the rest to what the client has."""
-        return stream
+    def splice(self, stream: EventStream, usage: Usage | None, repeats: bool) -> Spliced:
+        """An observer that joins the rest to what the client has.
+
+        Args:
+            usage: what an earlier attempt said of the prompt, None where it said nothing.
+            repeats: whether this backend repeats the message that it continues.
+        """
+        return Spliced(
+            stream,
+            Splice(
+                self.folded,
+                self.folded.deltas,
+                seam=seam_text(self._call, self.folded.text),
+                stop=self._call.stop,
+                repeats=repeats,
+                prompt_tokens=usage.prompt_tokens if usage is not None else None,
+            ),
+        )

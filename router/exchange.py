@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from router import headers
+from router.continuation import Emitted, Spliced
 from router.errors import BackendFault, FailureKind, NoBackend, Phase, RouterError
 from router.events import Attempt, AttemptFailed, CallEnded, Outcome
 from router.fleet import Backend
@@ -31,13 +32,12 @@ from router.wire.relay import Mode, Observer, Relay
 from router.wire.server import ClientConnection, Request
 
 if TYPE_CHECKING:
-    from router.continuation import Emitted
     from router.front import Front
 
 log = logging.getLogger(__name__)
 
 
-class Answered(Exception):  # noqa: N818  a value on its way up, not an error of ours
+class Answered(Exception):
     """A backend's own refusal, whole: passed on unchanged where nobody else can do better."""
 
     def __init__(self, fault: BackendFault, said: ErrorKind, head: ResponseHead, body: bytes) -> None:
@@ -71,11 +71,13 @@ class Exchange:
         "relay",
         "request",
         "request_id",
+        "resumed_at",
         "route",
         "session",
         "started_at",
         "status",
         "stopped",
+        "stream",
         "task",
         "tried",
         "ttft_s",
@@ -96,7 +98,9 @@ class Exchange:
         self.facts: CallFacts | None = None
         self.session: str | None = None
         self.relay: Relay | None = None
+        self.stream: EventStream | None = None  # of the attempt in progress, or the last one
         self.emitted: Emitted | None = None  # what the client has of an answer that may have to be continued
+        self.resumed_at: int | None = None  # characters with the client when the attempt in progress took over
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
         self.last_fault: BackendFault | None = None
@@ -170,7 +174,9 @@ class Exchange:
         assert facts is not None
         limits = front.fleet.config.limits
         lease = front.fleet.lease(backend.name, facts)
-        relay = self.relay = Relay(self.client, front.loop, self._observe, limits.held_answer_bytes)
+        relay = self.relay = Relay(
+            self.client, front.loop, lambda head: self._observe(head, backend), limits.held_answer_bytes
+        )
         relay.on_content = lease.first_content
         lease.abort = relay.fail
         failure: BackendFault | None = None
@@ -228,13 +234,15 @@ class Exchange:
         if relay.mode is Mode.FAILED:
             raise self._fault(backend, relay, Phase.SENT if relay.head is None else Phase.HEAD)
 
-    def _observe(self, head: ResponseHead) -> Observer | None:
+    def _observe(self, head: ResponseHead, backend: Backend) -> Observer | None:
         """An observer for an event stream, None for any other body."""
         streams = self.route.streams
         kind = head.get(b"content-type") or b""
         if head.status != 200 or streams is None or self.call is None or not kind.startswith(b"text/event-stream"):
             return None
-        return self.front.observer(self, streams)
+        observer = self.front.observer(self, streams, backend)
+        self.stream = observer.stream if isinstance(observer, Spliced) else observer
+        return observer
 
     def _judge(self, backend: Backend, relay: Relay) -> None:
         """Whether what is held is an answer; a backend's own refusal is sorted by whose fault it is."""
@@ -251,7 +259,9 @@ class Exchange:
             kind = FailureKind.CLIENT
         message = shapes.error_message(body)
         fault = BackendFault(
-            f"{backend.name} answered {head.status}: {message}" if message else f"{backend.name} answered {head.status}",
+            f"{backend.name} answered {head.status}: {message}"
+            if message
+            else f"{backend.name} answered {head.status}",
             backend=backend.name,
             kind=kind,
             phase=Phase.HEAD,
@@ -298,8 +308,8 @@ class Exchange:
 
     def _take_answer(self, backend: Backend, relay: Relay) -> None:
         """Remember what a whole stream said of itself."""
-        stream = relay.observer
-        if isinstance(stream, EventStream):
+        stream = self.stream if relay.observer is not None else None
+        if stream is not None:
             reasons = tuple(stream.finish_reasons)
             self._said(backend, stream.usage, reasons, stream.response_id, stream.fingerprint)
 
@@ -346,6 +356,8 @@ class Exchange:
             now=self._clock(),
         )
         goes_on = step.remedy in (Remedy.ELSEWHERE, Remedy.CONTINUE)
+        if step.remedy is Remedy.CONTINUE and self.emitted is not None:
+            self.resumed_at = self.emitted.characters
         verdict = retry.verdict(fault.kind, fault.phase)
         if verdict.counts:
             evidence = Evidence.REFUSED if fault.kind is FailureKind.REFUSED else Evidence.CALL_FAILED
@@ -438,8 +450,13 @@ class Exchange:
             self.status = 200
             self.client.start(
                 200,
-                [headers.EVENT_STREAM, headers.NO_BUFFER, headers.NO_CACHE, *headers.about(self.request_id)]
-                + self.front.cors(self.request.head),
+                [
+                    headers.EVENT_STREAM,
+                    headers.NO_BUFFER,
+                    headers.NO_CACHE,
+                    *headers.about(self.request_id),
+                    *self.front.cors(self.request.head),
+                ],
             )
         self.commented_at = now
         self.client.write(b": waiting\n\n")
@@ -462,7 +479,7 @@ class Exchange:
                 failure.kind if failure else None,
                 failure.phase if failure else None,
                 failure.message if failure else "",
-                self.emitted.characters if self.emitted is not None and self.emitted.resumed else None,
+                self.resumed_at,
             )
         )
 

@@ -418,7 +418,9 @@ class Front:
             about = f", about {since / 60:.0f} of {eta / 60:.0f} min" if eta else f", for {since / 60:.0f} min now"
             retry = max(10.0, eta - since) if eta else 60.0
             return NoBackend(
-                f"{facts.model} is loading on {backend.name}{about}", code="model_loading", retry_after_s=min(retry, 600)
+                f"{facts.model} is loading on {backend.name}{about}",
+                code="model_loading",
+                retry_after_s=min(retry, 600),
             )
         listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "it has no backend"
         return NoBackend(f"no backend can take {facts.model} now ({listed})", retry_after_s=10)
@@ -433,22 +435,17 @@ class Front:
 
     def queued_by_model(self) -> dict[str, int]:
         """Calls waiting, by model; every served model has an entry."""
-        counts = dict.fromkeys(self.fleet.pools, 0)
-        return counts
+        return dict.fromkeys(self.fleet.pools, 0)
 
     def body_for(self, exchange: Exchange, call: Call, backend: Backend) -> bytes:
         """The request's body for this backend: the original bytes with named edits, or a continuation's."""
-        if exchange.emitted is not None and exchange.emitted.resumed:
-            return exchange.emitted.request(call, exchange.model)
         if exchange.route.body == "none":
             return b""
         model = exchange.model if call.model is not None and call.model != exchange.model else None
-        return edit(
-            call,
-            model=model,
-            max_tokens=self._clamp(exchange, call, backend),
-            include_usage=_injects_usage(call),
-        )
+        most = self._clamp(exchange, call, backend)
+        if exchange.emitted is not None and exchange.emitted.resumed:
+            return exchange.emitted.request(model=model, max_tokens=most, include_usage=_injects_usage(call))
+        return edit(call, model=model, max_tokens=most, include_usage=_injects_usage(call))
 
     def _clamp(self, exchange: Exchange, call: Call, backend: Backend) -> int | None:
         """The most that the backend takes, where the client asks for more: opencode sends 32,000 to any server."""
@@ -463,13 +460,14 @@ class Front:
             most = max(1, most - int(1.1 * exchange.facts.prompt_tokens) - 16)
         return most if any(limit > most for _, limit in call.limits) else None
 
-    def observer(self, exchange: Exchange, table: StreamTable) -> Observer:
+    def observer(self, exchange: Exchange, table: StreamTable, backend: Backend) -> Observer:
         """What watches an attempt's event stream."""
         call = exchange.call
         assert call is not None
         stream = EventStream(table, choices=call.choices, strip_usage=_injects_usage(call))
         if exchange.emitted is not None and exchange.emitted.resumed:
-            return exchange.emitted.splice(stream)
+            # llama.cpp and its kin answer with the message they continue in front; vLLM with the rest alone.
+            return exchange.emitted.splice(stream, exchange.usage, repeats=backend.config.kind != "vllm")
         return stream
 
     def keep_for_continuation(self, exchange: Exchange, relay: Relay) -> None:
@@ -486,8 +484,7 @@ class Front:
         emitted = exchange.emitted
         if emitted is None:
             return "nothing of it was kept"
-        stream = exchange.relay.observer if exchange.relay is not None else None
-        return emitted.prepare(stream if isinstance(stream, EventStream) else None)
+        return emitted.prepare(exchange.stream)
 
     def others_could(self, exchange: Exchange) -> bool:
         """Whether an untried backend could take the call."""
@@ -544,7 +541,7 @@ class Front:
         for exchange in tuple(self.open):
             exchange.sweep(now)
             if exchange.emitted is not None:
-                exchange.emitted.fold_if_large()
+                exchange.emitted.fold_if_many()
 
     def stop_all(self, why: RouterError) -> None:
         """End every open call visibly."""

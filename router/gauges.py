@@ -22,9 +22,7 @@ def snapshot_of(app: App) -> Snapshot:
     fleet = app.fleet
     return Snapshot(
         backends=tuple(_backend(backend) for backend in fleet.backends.values()),
-        usable={
-            model: sum(fleet.can_serve(backend, model) for backend in pool) for model, pool in fleet.pools.items()
-        },
+        usable={model: sum(fleet.can_serve(backend, model) for backend in pool) for model, pool in fleet.pools.items()},
         queued=app.front.queued_by_model(),
         connections={
             "client": len(app.server.connections),

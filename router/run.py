@@ -14,6 +14,7 @@ from router.app import App
 from router.config import FleetConfig
 from router.errors import ConfigFault
 from router.fleetfile import from_urls, load
+from router.listen import bind
 from router.logs import LogFormat, Logs
 from router.logs.sink import ThreadSink
 from router.settings import Settings
@@ -21,7 +22,7 @@ from router.settings import Settings
 log = logging.getLogger("router")
 
 
-class Ended(Exception):  # noqa: N818
+class Ended(Exception):
     """The run is over with this exit code."""
 
     def __init__(self, code: int) -> None:
@@ -81,11 +82,17 @@ async def run(settings: Settings, urls: tuple[str, ...], log_format: str) -> Non
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, on_signal)
     port = await app.listen(settings.host, settings.port)
-    log.info("clients: http://%s:%d/v1", "localhost" if settings.host == "0.0.0.0" else settings.host, port)
+    admin_listener = bind(settings.admin_host, settings.admin_port)
+    shown = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+    log.info("clients: http://%s:%d/v1", shown, port)
     await app.start()
+    if settings.config is not None:
+        app.reloads_from(settings.config, lambda: read_fleet(settings, ()), watch=settings.watch)
+        loop.add_signal_handler(signal.SIGHUP, lambda: app.reload_soon(logs))
     from router.admin.serve import start_admin  # after the data port answers: FastAPI is the slowest import
 
-    await start_admin(app, settings)
+    app.admin = start_admin(app, settings, admin_listener)
+    log.info("dashboard: http://%s:%d/login?token=%s", settings.admin_host, app.admin.port, app.admin.token)
     # What lives for the whole run need not be looked at again by every full collection.
     gc.collect()
     gc.freeze()

@@ -281,7 +281,9 @@ class FakeClient(asyncio.Protocol):
         self.transport = cast(MemoryTransport, transport)
 
     def post(self, path: str, document: Any, headers: dict[str, str] | None = None, method: str = "POST") -> Answer:
-        body = document if isinstance(document, bytes) else json.dumps(document).encode() if document is not None else b""
+        body = (
+            document if isinstance(document, bytes) else json.dumps(document).encode() if document is not None else b""
+        )
         answer = Answer()
         self.answers.append(answer)
         if self.h11.our_state is h11.DONE:

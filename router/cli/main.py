@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -16,6 +15,15 @@ COMMANDS = {
     "serve": ("router.cli.serve", "serve"),
     "check": ("router.cli.check", "check"),
     "sim": ("router.cli.sim", "sim"),
+    "reload": ("router.cli.orders", "reload"),
+    "status": ("router.cli.status", "status"),
+    "drain": ("router.cli.orders", "drain"),
+    "resume": ("router.cli.orders", "resume"),
+    "eject": ("router.cli.orders", "eject"),
+    "readmit": ("router.cli.orders", "readmit"),
+    "flag": ("router.cli.orders", "flag"),
+    "clear": ("router.cli.orders", "clear"),
+    "explain": ("router.cli.orders", "explain"),
     "doctor": ("router.cli.doctor", "doctor"),
 }
 
@@ -23,11 +31,11 @@ COMMANDS = {
 class Lazy(TyperGroup):
     """A group that imports a command's module when the command is used or listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Every command, in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, None where there is none."""
         place = COMMANDS.get(cmd_name)
         if place is None:

@@ -72,9 +72,13 @@ def serve(
 def explain_bind(exc: OSError, port: int, admin_port: int) -> str:
     """Why a port could not be taken: who has it, and which flag changes it."""
     if exc.errno == errno.EADDRINUSE:
-        taken, flag = (port, "--port") if f"{port}" in str(exc) or str(admin_port) not in str(exc) else (
-            admin_port,
-            "--admin-port",
+        taken, flag = (
+            (port, "--port")
+            if f"{port}" in str(exc) or str(admin_port) not in str(exc)
+            else (
+                admin_port,
+                "--admin-port",
+            )
         )
         owner = port_owner(taken)
         return f"port {taken} is taken{f' by {owner}' if owner else ''}; choose another with {flag}"

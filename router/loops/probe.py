@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from router.config import BackendConfig
+from router.config import BackendConfig, FleetConfig
 from router.events import BackendLoading, Bus, Notice, Scraped
 from router.fleet import Backend, Fleet
 from router.policy.facts import Health
@@ -53,12 +53,14 @@ class Prober:
         bus: Bus,
         loop: asyncio.AbstractEventLoop,
         find: Callable[[Backend], Address],
+        addresses: Callable[[BackendConfig], Sequence[Address]],
         client: MakeClient = make_client,
     ) -> None:
         self._fleet = fleet
         self._bus = bus
         self._loop = loop
         self._find = find
+        self._addresses = addresses
         self._make = client
         self._clients: dict[str, tuple[Address, httpx.AsyncClient]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -89,6 +91,23 @@ class Prober:
         if task is None or task.done():
             task = self._running[backend.name] = self._loop.create_task(self._round(backend))
         return task
+
+    async def ask_models(self, config: BackendConfig, fleet: FleetConfig) -> frozenset[str] | None:
+        """What a backend that is not in the fleet yet serves, at any of its addresses; None: it does not answer."""
+        import httpx
+
+        for address in self._addresses(config):
+            client = self._make(config, address)
+            try:
+                answer = await client.get("/v1/models", timeout=fleet.health.probe_timeout_s)
+                if answer.status_code == 200:
+                    models = frozenset(card.id for card in parse_models(answer.content))
+                    return models & frozenset(config.serves) if config.serves else models
+            except (httpx.TransportError, ValueError):
+                continue
+            finally:
+                await client.aclose()
+        return None
 
     async def close(self) -> None:
         """End what is under way and close the clients."""
@@ -169,7 +188,9 @@ class Prober:
     def _take_models(self, backend: Backend, answer: httpx.Response) -> bool:
         fleet = self._fleet
         if answer.status_code in (401, 403):
-            fleet.observe(backend, Evidence.PROBE_FAILED, f"/v1/models answered {answer.status_code}: check its api_key")
+            fleet.observe(
+                backend, Evidence.PROBE_FAILED, f"/v1/models answered {answer.status_code}: check its api_key"
+            )
             return False
         if answer.status_code != 200:
             fleet.observe(backend, Evidence.PROBE_FAILED, f"/v1/models answered {answer.status_code}")

@@ -25,7 +25,12 @@ class Ticker:
     """Beats until it is stopped. `on_lag` gets the seconds by which a beat was late."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, fleet: Fleet, front: Front, server: Server, on_lag: Callable[[float], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fleet: Fleet,
+        front: Front,
+        server: Server,
+        on_lag: Callable[[float], None],
     ) -> None:
         self._loop = loop
         self._fleet = fleet

@@ -25,6 +25,7 @@ class Observer(Protocol):
     has_content: bool  # the first content has come
 
     error: object | None  # an error event came; it is not forwarded
+    ended: bool  # the answer is whole, though the backend goes on
     broken: str | None  # the stream ended, or said it ended, before its terminal events
 
     def feed(self, piece: bytes) -> bytes:
@@ -152,6 +153,10 @@ class Relay:
             self.fail(FailureKind.ERROR_EVENT, f"sent an error inside its stream: {observer.error}"[:500])
         elif observer.broken is not None:
             self.fail(FailureKind.TRUNCATED, observer.broken)
+        elif observer.ended and not self.whole:
+            self.whole = True
+            self.drop()
+            self._move(Mode.ENDED if self.mode is Mode.COMMITTED else Mode.READY)
         elif self.mode is Mode.WAITING and observer.committable:
             self._move(Mode.READY)
 

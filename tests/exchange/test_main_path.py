@@ -1,8 +1,10 @@
 """A call's way through the whole router, in memory."""
 
+import asyncio
+
 from router.events import CallEnded, Outcome
 from tests.exchange.conftest import World
-from tests.fakes import MODEL
+from tests.fakes import MODEL, FakeBackend, FakeCall
 
 
 async def test_a_json_answer_passes_unchanged(world: World) -> None:
@@ -110,3 +112,44 @@ async def test_an_engine_that_dies_within_a_stream_is_a_visible_failure(world: W
     assert "[DONE]" not in answer.events
     assert answer.events[-1]["error"]["code"] == "error_event"
     world.assert_idle()
+
+
+async def test_a_broken_stream_is_continued_elsewhere_in_the_same_stream(world: World) -> None:
+    one, two = world.backend("one"), world.backend("two")
+    await world.start()
+    answer = world.chat(max_tokens=100, stop=["END"])
+    first = await next_call(one, two)
+    first.start()
+    first.role()
+    for word in ("The", " quick", " brown"):
+        first.say(word)
+    await answer.until(lambda answer: "brown" in answer.text)
+    first.reset()
+    second = await next_call(one, two)
+    assert second.backend is not first.backend
+    body = second.json
+    assert body["messages"][-1] == {"role": "assistant", "content": "The quick brown"}
+    assert body["continue_final_message"] is True
+    assert body["add_generation_prompt"] is False
+    assert body["max_tokens"] == 97
+    second.stream(" fox", " jumps")
+    await answer.whole()
+    assert answer.complete
+    assert answer.text == "The quick brown fox jumps"
+    assert sum(event == "[DONE]" for event in answer.events) == 1
+    roles = [c for e in answer.events if isinstance(e, dict) for c in e["choices"] if c["delta"].get("role")]
+    assert len(roles) == 1
+    world.assert_idle()
+    (ended,) = world.of(CallEnded)
+    assert ended.outcome is Outcome.OK
+    assert ended.attempts[1].resumed_at == len("The quick brown")
+
+
+async def next_call(*backends: FakeBackend) -> FakeCall:
+    """The next call that arrives at any of these."""
+    tasks = [asyncio.ensure_future(backend.call()) for backend in backends]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return done.pop().result()

@@ -1,0 +1,79 @@
+"""Asking a running router: where its admin side is, the token, and errors a person can act on."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from router.settings import Settings
+
+AdminUrl = Annotated[
+    str | None, typer.Option("--admin", envvar="ROUTER_ADMIN_URL", help="Admin side of the router to ask.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+NOT_REACHED, REFUSED = 3, 1
+
+
+class Admin:
+    """The admin API of one router.
+
+    Ends the command with a sentence and an exit code where the router cannot be asked: 3 not reached, 1 refused.
+    """
+
+    def __init__(self, url: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        settings = Settings()
+        self.url = (url or os.environ.get("ROUTER_ADMIN_URL") or settings.admin_url).rstrip("/")
+        given = settings.admin_token
+        self._file = settings.token_file
+        token = given.get_secret_value() if given is not None else self._kept()
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=30.0, transport=transport, trust_env=False
+        )
+
+    def _kept(self) -> str:
+        try:
+            return self._file.read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET, as parsed JSON."""
+        return self._ask("GET", path, params=query)
+
+    def post(self, path: str, document: dict[str, Any], *, accept: tuple[int, ...] = ()) -> Any:
+        """POST, as parsed JSON; statuses in `accept` are answers too."""
+        return self._ask("POST", path, json=document, accept=accept)
+
+    def _ask(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> Any:
+        try:
+            answer = self._client.request(method, path, **options)
+        except httpx.TransportError as exc:
+            fail(f"no router answers at {self.url} ({exc}); is `router serve` running? --admin URL asks another one")
+        if answer.status_code == 401:
+            fail(
+                f"the router at {self.url} wants another token than the one in {self._file}; "
+                "set ROUTER_ADMIN_TOKEN, or run this as the user that started the router",
+                REFUSED,
+            )
+        if answer.status_code >= 400 and answer.status_code not in accept:
+            fail(_message(answer), REFUSED)
+        return answer.json()
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the router answered {answer.status_code}: {answer.text[:300]}"
+
+
+def fail(message: str, code: int = NOT_REACHED) -> None:
+    """Say what is wrong on standard error and end the command."""
+    Console(stderr=True).print(f"[red]{message}[/red]", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)

@@ -1,0 +1,208 @@
+"""`router status`: one screen of what there is, how fast it is, and whether it can be trusted."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from router.cli.ask import Admin, AdminUrl, AsJson
+
+HEALTH_STYLES = {
+    "healthy": "green",
+    "suspect": "yellow",
+    "probation": "yellow",
+    "starting": "cyan",
+    "ejected": "red",
+    "off": "bright_black",
+}
+GRADE_STYLES = {"good": "green", "plausible": "green", "suspect": "yellow", "flagged": "red"}
+
+
+def status(
+    backend: Annotated[str | None, typer.Argument(help="Only this backend, with its evidence.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+    admin: AdminUrl = None,
+) -> None:
+    """Show every backend: health, kernel, quality, speed, load.
+
+    Examples:
+
+        router status
+
+        router status spark-1-marlin
+
+        router status --json | jq '.backends[].health'
+    """
+    router = Admin(admin)
+    if as_json:
+        document = router.get(f"/api/backends/{backend}") if backend else router.get("/api/status")
+        typer.echo(json.dumps(document, indent=2))
+        return
+    console = Console()
+    if backend is not None:
+        console.print(details(router.get(f"/api/backends/{backend}")))
+        return
+    if not watch:
+        console.print(screen(router.get("/api/status")))
+        return
+    with Live(screen(router.get("/api/status")), console=console, screen=False, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(1)
+                live.update(screen(router.get("/api/status")), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def screen(document: dict[str, Any]) -> RenderableType:
+    """The whole fleet as one table, with a line for whatever wants attention."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (
+        ("BACKEND", "left"),
+        ("MODEL", "left"),
+        ("HEALTH", "left"),
+        ("KERNEL", "left"),
+        ("QUALITY", "left"),
+        ("TOK/S", "right"),
+        ("PREFILL", "right"),
+        ("IN FLIGHT", "right"),
+        ("KV", "right"),
+    ):
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "KERNEL")
+    for one in document["backends"]:
+        for model in one["models"] or [None]:
+            table.add_row(*_row(one, model))
+    parts: list[RenderableType] = [_headline(document), table]
+    parts += [Text(line, style="red") for line in attention(document)]
+    return Group(*parts)
+
+
+def _headline(document: dict[str, Any]) -> Text:
+    uptime = document["now"] - document["started_at"]
+    text = Text(f"spark-router {document['version']}", style="bold")
+    text.append(
+        f"  up {duration(uptime)}  generation {document['generation']}"
+        f"  {document['calls_open']} calls open  {document['queued']} queued",
+        style="not bold",
+    )
+    if document["passive"]:
+        text.append("  PASSIVE: observes, never acts", style="yellow")
+    if not document["history_ok"]:
+        text.append("  no history: its file cannot be used", style="red")
+    return text
+
+
+def _row(one: dict[str, Any], model: dict[str, Any] | None) -> list[RenderableType]:
+    health = Text(one["health"], style=HEALTH_STYLES.get(one["health"], ""))
+    if one["loading_for_s"] is not None:
+        eta = one["loading_eta_s"]
+        health.append(f" {one['loading_for_s'] / 60:.0f}" + (f"/{eta / 60:.0f} min" if eta else " min"))
+    if one["intent"] != "active":
+        health = Text(one["intent"], style="magenta")
+    grade = model["grade"] if model else "unknown"
+    speed = (model or {}).get("speed", {})
+    return [
+        Text(one["name"]),
+        Text(model["model"] if model else "–"),
+        health,
+        kernel(one),
+        Text(grade, style=GRADE_STYLES.get(grade, "bright_black")),
+        Text(_learned(speed.get("decode_rate"), "{:.1f}")),
+        Text(_learned(speed.get("prefill_rate"), "{:,.0f}")),
+        Text(str(model["in_flight"] if model else one["in_flight"])),
+        Text(f"{one['kv_usage']:.0%}" if one["kv_usage"] is not None else "–"),
+    ]
+
+
+def kernel(one: dict[str, Any]) -> Text:
+    """Declared and observed: green where they agree, red where they do not, never one for the other."""
+    declared, observed = one["declared_kernel"], one["observed_kernel"]
+    if one["kernel_matches"] is False:
+        return Text(f"{declared} → runs {observed.upper()}", style="bold red")
+    if observed == "unknown":
+        return Text(f"{declared} (declared)" if declared else "unknown", style="bright_black")
+    return Text(observed, style="green" if one["kernel_matches"] else "")
+
+
+def attention(document: dict[str, Any]) -> list[str]:
+    """What a person should know, one line each, worst first."""
+    lines = []
+    for one in document["backends"]:
+        if one["kernel_matches"] is False:
+            lines.append(
+                f"{one['name']}: declared {one['declared_kernel']}, runs {one['observed_kernel'].upper()} "
+                f"({one['kernel_detail']})"
+            )
+        for model in one["models"]:
+            if model["grade"] == "flagged":
+                lines.append(f"{one['name']}: {model['model']} is flagged: {model['grade_reason']}")
+        if one["health"] == "ejected":
+            lines.append(f"{one['name']}: ejected {duration(one['health_for_s'])} ago: {one['health_reason']}")
+    lines += [f"{model['model']}: nobody can serve it now" for model in document["models"] if not model["usable"]]
+    return lines
+
+
+def details(one: dict[str, Any]) -> RenderableType:
+    """One backend, everything that is known of it."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key in (
+        "name",
+        "address",
+        "hosts",
+        "health",
+        "health_reason",
+        "intent",
+        "version",
+        "fingerprint",
+        "build",
+        "in_flight",
+        "running",
+        "waiting",
+    ):
+        value = one[key]
+        table.add_row(key.replace("_", " "), escape(", ".join(value) if isinstance(value, list) else str(value)))
+    table.add_row("kernel", kernel(one))
+    table.add_row("", escape(one["kernel_detail"]))
+    for model in one["models"]:
+        table.add_row("model", escape(model["model"]))
+        table.add_row("quality", Text(model["grade"], style=GRADE_STYLES.get(model["grade"], "")))
+        table.add_row("", escape(model["grade_reason"]))
+        for line in model["evidence"]:
+            table.add_row("", escape(line))
+        for name, estimate in model["speed"].items():
+            table.add_row(name.replace("_", " "), escape(describe(estimate)))
+    return table
+
+
+def describe(estimate: dict[str, Any]) -> str:
+    """Value, spread, samples and age of an estimate, or that it is not learned."""
+    if not estimate["samples"]:
+        return f"{estimate['value']:.4g} (not learned: {estimate['source']})"
+    age = f", {duration(estimate['age_s'])} old" if estimate["age_s"] is not None else ""
+    return f"{estimate['value']:.4g} ± {estimate['spread']:.2g} ({estimate['samples']:.0f} samples{age})"
+
+
+def _learned(estimate: dict[str, Any] | None, form: str) -> str:
+    if estimate is None:
+        return "–"
+    text = form.format(estimate["value"])
+    return text if estimate["samples"] else f"({text})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
