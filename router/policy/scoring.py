@@ -31,6 +31,7 @@ class Basis(StrEnum):
     DISTANCE = "distance"  # KL(R, candidate) − KL(R, trusted), R a third build's logprobs
     MUTUAL = "mutual"  # KL(trusted, candidate)
     NLL = "nll"  # NLL(candidate) − NLL(trusted) of the text itself
+    GAP = "gap"  # decode_gap(candidate) − decode_gap(trusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Paired:
 
     Attributes:
         name: which text; a second one of the same name says nothing new about the same build.
-        trusted: the trusted build's distance (nats): zero for `Basis.MUTUAL`, its NLL for `Basis.NLL`.
+        trusted: the trusted build's distance (nats): zero for `Basis.MUTUAL`, its NLL for `Basis.NLL`, its own gap for
+            `Basis.GAP`.
         difference: candidate minus trusted (nats); positive is worse.
     """
 
@@ -147,6 +149,14 @@ def pair_nll(trusted: Text, candidate: Text) -> Paired | Unscorable:
     if ours is None or theirs is None:
         return Unscorable(Fault.IGNORED, f"{candidate.name}: a token's own logprob is missing")
     return Paired(candidate.name, Basis.NLL, ours, theirs - ours)
+
+
+def pair_gap(name: str, trusted: float, candidate: float) -> Paired:
+    """How much wider the candidate's decode stands from its prefill than the trusted build's, on one question.
+
+    Where the trusted build was never asked this question, its mean gap over others stands in.
+    """
+    return Paired(name, Basis.GAP, trusted, candidate - trusted)
 
 
 def rounds_activations(scheme: str) -> bool:

@@ -62,6 +62,7 @@ class Tolerance:
 #   W4A4 kernels agree to about 1 % of a distance of 0.036, and a bad checkpoint lay at 0.109 (rtx6kpro's KLD study of
 #   Qwen3.5-397B): inside and far outside of this tolerance;
 # - likelihoods, the same pairs: 0.014 without and 0.095 with rounded activations (at an NLL of 2.9 per token).
+# - decode gaps: 0.039 and 0.19 (at a gap of 0.56), from the same pairs of prefill runs: no decode kernel was measured.
 # Measured on SmolLM2-135M, on 20 texts that also serve as the acceptance test; `make quality-study` prints them again.
 # Never measured on a GPU.
 TOLERANCES: Mapping[tuple[Basis, bool], Tolerance] = {
@@ -71,6 +72,8 @@ TOLERANCES: Mapping[tuple[Basis, bool], Tolerance] = {
     (Basis.MUTUAL, True): Tolerance(0.005, 0.0),  # runs of one build only
     (Basis.NLL, False): Tolerance(0.03, 0.0),
     (Basis.NLL, True): Tolerance(0.03, 0.06),
+    (Basis.GAP, False): Tolerance(0.08, 0.0),
+    (Basis.GAP, True): Tolerance(0.08, 0.6),
 }
 
 

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from router.policy.scoring import Basis, Paired, is_comparable, report
+from router.policy.logprobs import Text
+from router.policy.scoring import Basis, Paired, decode_gap, is_comparable, pair_gap, report
 from router.policy.sequential import begin, excess, observe, tolerance_of
-from tests.study.recorded import pairs, positions, scores
+from tests.study.recorded import pairs, positions, run, scores
 
 STRICTEST = 0.01 / 4  # the share of a week's budget that the smallest family of probes gets
 
@@ -110,3 +111,30 @@ def test_garbage_is_far_away_although_it_shares_no_token_with_the_reference() ->
 def test_a_run_against_itself_scores_nothing_at_all() -> None:
     assert max(s.kl for s in scores("base", "again")) == 0.0
     assert min(s.agreement for s in scores("base", "again")) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("trusted", "kernels", "candidate", "scheme", "is_damaged"),
+    [
+        ("base", "f32", "llama", "w16a16", False),
+        ("base", "f32", "n0.005", "w16a16", False),
+        ("base", "f32", "n0.05", "w16a16", True),
+        ("nvfp4/w4a16", "nvfp4/w4a16_f32", "nvfp4/w4a16_bad_scale_1layer", "w4a16", True),
+        ("nvfp4/w4a4", "nvfp4/w4a4_f32", "nvfp4/w4a4_bad_act_all", "w4a4", True),
+    ],
+)
+def test_a_decode_gap_flags_damage_and_not_another_kernel(
+    trusted: str, kernels: str, candidate: str, scheme: str, is_damaged: bool
+) -> None:
+    """Two prefill runs stand in for decode and prefill: the same text, the kernel changed or damaged."""
+    both = zip(run(trusted), run(kernels), run(candidate), strict=True)
+    paired = [(t.name, gap(t, k), gap(t, c)) for t, k, c in both]
+    used = texts_until_flagged(tuple(pair_gap(*p) for p in paired), scheme, STRICTEST, list(range(20)))
+    assert bool(used) == is_damaged
+
+
+def gap(prefilled: Text, decoded: Text) -> float:
+    known = [i for i, p in enumerate(decoded.positions) if p.logprob is not None]
+    result = decode_gap(*(Text(t.name, tuple(t.positions[i] for i in known)) for t in (decoded, prefilled)))
+    assert isinstance(result, float)
+    return result

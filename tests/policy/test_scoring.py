@@ -19,6 +19,7 @@ from router.policy.scoring import (
     may_use_mutual,
     nll,
     pair,
+    pair_gap,
     pair_mutual,
     pair_nll,
     report,
@@ -122,6 +123,7 @@ def test_a_pair_is_how_much_farther_the_candidate_lies() -> None:
     assert pair(near, far).difference == pytest.approx(0.3)
     assert pair(near, far).trusted == 0.1
     assert pair_mutual(far).difference == 0.4
+    assert pair_gap("t", 0.05, 0.25).difference == pytest.approx(0.2)
     with pytest.raises(ValueError, match="two texts"):
         pair(near, TextScore("u", 9, 0.1, None, None, 1.0, 0.2))
 
