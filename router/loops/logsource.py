@@ -85,11 +85,13 @@ class LogAccess:
     Attributes:
         docker_socket: the Engine API's unix socket (podman's works too).
         ssh: the ssh program.
+        journalctl: the program that prints systemd's journal.
         timeout_s: the longest that one read may take.
     """
 
     docker_socket: str = DOCKER_SOCKET
     ssh: str = "ssh"
+    journalctl: str = "journalctl"
     timeout_s: float = 30.0
 
     async def read(self, source: str) -> LogText | LogUnavailable:
@@ -116,7 +118,7 @@ class LogAccess:
     async def _read(self, source: Source) -> bytes:
         match source:
             case Source(unit=str(unit)):
-                return await sshlog.read_journal(unit)
+                return await sshlog.read_journal(self.journalctl, unit)
             case Source(target=None, name=None, path=str(path)):
                 return await _local(Path(path))
             case Source(target=None, name=str(name), path=path):

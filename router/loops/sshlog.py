@@ -36,6 +36,8 @@ _SAID = (  # what ssh and docker say, in their words
     ("No such container", Reason.NOT_FOUND),
     ("No such object", Reason.NOT_FOUND),
     ("No such file", Reason.NOT_FOUND),
+    ("not found", Reason.NOT_FOUND),
+    ("insufficient permissions", Reason.FORBIDDEN),
 )
 
 
@@ -50,11 +52,11 @@ async def read_container(ssh: str, target: str, port: int | None, name: str) -> 
     return await _read(ssh, target, port, command, f"container {name} on {target}")
 
 
-async def read_journal(unit: str) -> bytes:
+async def read_journal(journalctl: str, unit: str) -> bytes:
     """Read the lines that count of a systemd unit's journal on this machine. Raises Unreadable."""
-    script = f'journalctl --no-pager -o cat -n {JOURNAL_LINES} -u "$1" | {FILTER}'
-    output = await run("sh", "-c", script, "sh", unit)
-    if output.code in (0, None) and not (output.complaint and not output.text):
+    script = f'"$1" --no-pager -o cat -n {JOURNAL_LINES} -u "$2" | {FILTER}'
+    output = await run("sh", "-c", script, "sh", journalctl, unit)
+    if output.text or not output.complaint:
         return output.text
     raise _unreadable(output, f"journal of {unit}")
 

@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.vllm.findings import HINTS, Finding, Kind, Weight, find
@@ -97,12 +97,14 @@ class LogReader:
         return f"LogReader({self._starts} earlier starts, {self.identity.kernels})"
 
     def feed(self, lines: Iterable[str | bytes]) -> tuple[Finding, ...]:
-        """Read more lines; give back the findings that are new since the last start. Never raises."""
-        known = set(self._start.findings)
+        """Read more lines; give back what was found in them and was not known of this start. Never raises."""
+        before, known = self._start, set(self._start.findings)
         for line in lines:
             text = plain(line)
             if _INTERESTING.search(text) and not _CLIENTS_WORDS.search(text):
                 self._read(text)
+        if self._start is not before:
+            known = set()
         return tuple(finding for key, finding in self._start.findings.items() if key not in known)
 
     @property
@@ -202,8 +204,10 @@ class LogReader:
         if (kind, detail) not in findings and sum(key[0] is kind for key in findings) >= _DETAILS_LIMIT:
             detail = ""
         old = findings.get((kind, detail))
-        count = old.count + 1 if old else 1
-        findings[kind, detail] = Finding(kind, weight, detail, count, old.line if old else line.strip()[:_QUOTED])
+        if old is None:
+            findings[kind, detail] = Finding(kind, weight, detail, 1, line.strip()[:_QUOTED])
+        else:
+            findings[kind, detail] = replace(old, weight=max(old.weight, weight), count=old.count + 1)
 
 
 def read(log: bytes | str) -> Identity:

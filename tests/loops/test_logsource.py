@@ -276,9 +276,9 @@ async def test_a_file_is_read_and_what_is_none_is_a_state(tmp_path: Path) -> Non
         assert found.reason is reason
 
 
-def fake_ssh(folder: Path, script: str) -> str:
-    """An `ssh` that runs what it is asked to here, or says what the script says."""
-    path = folder / "ssh"
+def fake_program(folder: Path, script: str) -> str:
+    """A program, mostly an `ssh`, that runs what it is asked to here, or says what the script says."""
+    path = folder / "program"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
@@ -291,7 +291,7 @@ RUN_HERE = 'for last; do :; done; exec sh -c "$last"'
 async def test_a_file_on_another_machine_is_read_with_ssh(tmp_path: Path) -> None:
     log = tmp_path / "it's a log.txt"
     log.write_bytes(b"noise\n" * 1000 + CUTLASS + MARLIN)
-    access = LogAccess(ssh=fake_ssh(tmp_path, f'echo "$@" > {tmp_path}/asked; {RUN_HERE}'))
+    access = LogAccess(ssh=fake_program(tmp_path, f'echo "$@" > {tmp_path}/asked; {RUN_HERE}'))
     text = await access.read(f"ssh://me@spark-2:2222{log}")
     assert isinstance(text, LogText)
     assert b"noise" not in text.data  # filtered over there
@@ -312,7 +312,7 @@ async def test_a_container_on_another_machine_is_read_with_its_docker(tmp_path: 
         f'{{ echo "Error: No such object: $4" >&2; exit 1; }} ;; logs) cat {tmp_path}/vllm.log ;; esac\n'
     )
     docker.chmod(0o755)
-    ssh = fake_ssh(tmp_path, f"PATH={tmp_path}:$PATH; {RUN_HERE}")
+    ssh = fake_program(tmp_path, f"PATH={tmp_path}:$PATH; {RUN_HERE}")
     identity = await LogAccess(ssh=ssh).identify("ssh+docker://spark-2/vllm")
     assert isinstance(identity, Identity)
     assert identity.linear == (Kernel.MARLIN,)
@@ -335,7 +335,7 @@ async def test_a_container_on_another_machine_is_read_with_its_docker(tmp_path: 
     ],
 )
 async def test_what_ssh_says_is_a_state(tmp_path: Path, script: str, reason: Reason) -> None:
-    found = await LogAccess(ssh=fake_ssh(tmp_path, script)).read(f"ssh://spark-2{tmp_path}/none.log")
+    found = await LogAccess(ssh=fake_program(tmp_path, script)).read(f"ssh://spark-2{tmp_path}/none.log")
     assert isinstance(found, LogUnavailable)
     assert found.reason is reason
 
@@ -344,7 +344,7 @@ async def test_what_ssh_says_is_a_state(tmp_path: Path, script: str, reason: Rea
 async def test_an_ssh_that_is_given_up_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     os.mkfifo(pid)
-    hung = fake_ssh(tmp_path, f"echo $$ > {pid}; exec sleep 600")
+    hung = fake_program(tmp_path, f"echo $$ > {pid}; exec sleep 600")
     reading = asyncio.create_task(LogAccess(ssh=hung).read("ssh://spark-2/x.log"))
     process = int(await asyncio.to_thread(pid.read_text))
     reading.cancel()
@@ -355,7 +355,7 @@ async def test_an_ssh_that_is_given_up_is_ended(tmp_path: Path) -> None:
 
 @pytest.mark.realtime
 async def test_an_ssh_that_floods_is_cut_off(tmp_path: Path) -> None:
-    flood = await LogAccess(ssh=fake_ssh(tmp_path, "exec yes vLLM")).read("ssh://spark-2/x.log")
+    flood = await LogAccess(ssh=fake_program(tmp_path, "exec yes vLLM")).read("ssh://spark-2/x.log")
     assert isinstance(flood, LogText)
     assert len(flood.data) < 17 << 20
 
@@ -365,3 +365,27 @@ async def test_a_missing_ssh_is_a_state(tmp_path: Path) -> None:
     found = await LogAccess(ssh=str(tmp_path / "none")).read("ssh://spark-2/x.log")
     assert isinstance(found, LogUnavailable)
     assert found.reason is Reason.FAILED
+
+
+@pytest.mark.realtime
+async def test_a_units_journal_is_read(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(b"noise\n" + MARLIN)
+    journalctl = fake_program(tmp_path, f'[ "$6" = vllm@1 ] && cat {tmp_path}/journal')
+    identity = await LogAccess(journalctl=journalctl).identify("journal:vllm@1")
+    assert isinstance(identity, Identity)
+    assert identity.linear == (Kernel.MARLIN,)
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("No journal files were opened due to insufficient permissions.", Reason.FORBIDDEN),
+        ("sh: 1: journalctl: not found", Reason.NOT_FOUND),
+    ],
+)
+async def test_a_journal_that_cannot_be_read_is_a_state(tmp_path: Path, said: str, reason: Reason) -> None:
+    journalctl = fake_program(tmp_path, f"echo '{said}' >&2")
+    found = await LogAccess(journalctl=journalctl).read("journal:vllm")
+    assert isinstance(found, LogUnavailable)
+    assert found.reason is reason

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.vllm.findings import Kind, Weight
+from router.vllm.identity import Identity
 from router.vllm.kernels import Kernel, Scheme
-from router.vllm.logs import MARKS, Identity, LogReader, parsed_args, read
+from router.vllm.logs import MARKS, LogReader, parsed_args, read
 
 DATA = Path(__file__).parent / "data"
 LOGS = {path.stem: path.read_bytes() for path in sorted(DATA.glob("*.log"))}
@@ -236,6 +237,13 @@ def test_feeding_tells_new_findings_once() -> None:
     first = reader.feed(lines)
     assert [finding.kind for finding in first] == [Kind.TACTICS_SKIPPED, Kind.TMA_WS_FAILED]
     assert reader.feed(lines[-3:]) == ()
+    assert len(reader.feed(lines)) == 2  # a new start: what it says is new
+
+
+def test_a_finding_is_as_heavy_as_its_heaviest_line() -> None:
+    said = "--linear-backend=b12x was requested, but no b12x kernel exists for {} layers"
+    (finding,) = read("\n".join(said.format(layers) for layers in ("FP8", "NVFP4", "FP8"))).findings
+    assert (finding.weight, finding.count) == (Weight.WARNING, 3)
 
 
 def test_memory_stays_bounded_whatever_is_said() -> None:
