@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CHECKED := router tests
 
-.PHONY: help test fix demo clean
+.PHONY: help test fix demo real bench bench-peers chaos soak fuzz ui-test routing-study quality-study clean
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: pyproject.toml deploy/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,18 +14,32 @@ $(VENV)/.ready: pyproject.toml deploy/constraints.txt
 	@touch $@
 
 test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: everything fast
-	$(BIN)/ruff format --check router tests
-	$(BIN)/ruff check router tests
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not real"
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -m "not real and not slow" --cov
 
 fix: $(VENV)/.ready ## format and mend what ruff can
-	$(BIN)/ruff format router tests
-	$(BIN)/ruff check --fix router tests
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
 
 demo: $(VENV)/.ready ## three simulated backends, the router, traffic
 	$(BIN)/router demo
 
-clean: ## remove what make made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+real: $(VENV)/.ready ## the contract tests on two real vLLM servers (x86-64; 4 GB in .real/, about 8 minutes)
+	$(BIN)/pytest tests/real -m real -rs --durations=5 $(ARGS)
+
+bench: $(VENV)/.ready ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
+	@command -v gcc >/dev/null || { echo "make bench needs gcc: deploy/debian.sh bench"; exit 1; }
+	$(BIN)/python -m tests.bench $(ARGS)
+
+PEERS ?= vllm-router==0.1.17
+bench-peers: ## install peers for make bench (PEERS="vllm-router==0.1.17 sglang-router==0.3.2 litellm[proxy]")
+	@for peer in $(PEERS); do \
+	    name=$${peer%%[=[]*}; echo "$$peer into .bench/peers/$$name"; \
+	    $(PYTHON) -m venv .bench/peers/$$name && .bench/peers/$$name/bin/pip install --quiet "$$peer" || exit 1; \
+	done
+
+clean: ## remove what make made, except .real/ and .bench/ (they take minutes to make again)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build *.egg-info
