@@ -370,7 +370,7 @@ async def test_a_missing_ssh_is_a_state(tmp_path: Path) -> None:
 @pytest.mark.realtime
 async def test_a_units_journal_is_read(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b"noise\n" + MARLIN)
-    journalctl = fake_program(tmp_path, f'[ "$6" = vllm@1 ] && cat {tmp_path}/journal')
+    journalctl = fake_program(tmp_path, f'[ "$7" = vllm@1 ] && cat {tmp_path}/journal')
     identity = await LogAccess(journalctl=journalctl).identify("journal:vllm@1")
     assert isinstance(identity, Identity)
     assert identity.linear == (Kernel.MARLIN,)
