@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from router.policy.answers import broken_utf8, flood, prose_of, repetition
 from router.policy.facts import Grade
 from router.policy.logprobs import Unscorable
 from router.policy.scoring import Paired, is_comparable, report
@@ -47,7 +48,7 @@ class Kind(StrEnum):
     """What was found. Each is a column of `TABLE`."""
 
     NUMERIC = "numeric_fault"  # NaN, null logprobs, no probabilities
-    DEGENERATE = "degenerate_text"  # a canary's answer flooded or looping where the trusted build's was not
+    DEGENERATE = "degenerate_text"  # a canary's answer flooded by one character or by broken bytes
     DAMAGE = "damage"  # a sequential test refuted "no worse than δ" against the same scheme
     WRONG = "known_answers_wrong"  # the same for known answers
     ODD = "odd"  # a canary finding that is no proof: an embedding that changed, a decode gap nobody calibrated
@@ -203,6 +204,24 @@ def meet_fault(quality: Quality, family: Family, probe: str, fault: Unscorable, 
     if not fault.is_hard:
         return quality
     return judge(quality, Evidence(Kind.NUMERIC, now, f"{fault.fault} on {probe}: {fault.detail}", family, (probe,)))
+
+
+def meet_answer(
+    quality: Quality, family: Family, probe: str, text: str, *, trusted_is_whole: bool, now: float
+) -> Quality:
+    """Look at a generated canary answer for degeneration.
+
+    One character flooding it, or broken bytes, flag at once: no model means that. A loop counts as a missed answer,
+    because greedy decoding of a right build loops now and then; the less so where the trusted build's answer to the
+    same question did not degenerate (`trusted_is_whole`).
+    """
+    prose = prose_of(text.splitlines())
+    garbage = flood(prose) or broken_utf8(text)
+    if garbage:
+        return judge(quality, Evidence(Kind.DEGENERATE, now, f"answer to {probe}: {garbage}", family, (probe,)))
+    name = f"{probe} without looping"
+    trusted = frozenset({name}) if trusted_is_whole else frozenset[str]()
+    return score_answers(quality, {name: repetition(prose) is None}, trusted=trusted, now=now)
 
 
 def score_texts(

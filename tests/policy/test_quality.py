@@ -24,13 +24,14 @@ from router.policy.quality import (
     flag,
     fresh,
     judge,
+    meet_answer,
     meet_fault,
     restarted,
     score_answers,
     score_texts,
 )
 from router.policy.scoring import Basis, Paired
-from router.policy.sequential import WEEK_S
+from router.policy.sequential import ALPHA, WEEK_S
 
 NOW = 1_000.0
 TRUSTED = Reference("marlin 0.32", "w4a16", Grade.GOOD)
@@ -159,6 +160,36 @@ def test_only_a_hard_fault_on_a_probe_flags(fault: Fault) -> None:
     quality = meet_fault(fresh("b", 0.0), Family.PREFILL, "t1", Unscorable(fault, "position 3"), NOW)
     assert (quality.grade is Grade.FLAGGED) == Unscorable(fault, "").is_hard
     assert bool(quality.evidence) == (quality.grade is Grade.FLAGGED)
+
+
+def test_a_flooded_answer_flags_at_once_and_a_loop_counts_as_a_miss() -> None:
+    flooded = meet_answer(fresh("b", 0.0), Family.DECODE, "haiku", "!" * 200, trusted_is_whole=False, now=NOW)
+    assert flooded.grade is Grade.FLAGGED
+    assert "'!' fills" in flooded.reason
+    quality, grades = standing_at(Grade.GOOD), []
+    for number in range(8):
+        quality = meet_answer(quality, Family.DECODE, f"q{number}", "and so on " * 99, trusted_is_whole=True, now=NOW)
+        grades.append(quality.grade)
+    assert grades[0] is Grade.GOOD
+    assert grades[-1] is Grade.FLAGGED
+    whole = meet_answer(standing_at(Grade.GOOD), Family.DECODE, "q", "It rains.", trusted_is_whole=True, now=NOW)
+    assert whole.grade is Grade.GOOD
+    assert whole.tests[Family.ANSWERS].mean_excess == 0.0
+
+
+def test_of_right_builds_at_every_edge_at_once_no_more_than_alpha_are_flagged() -> None:
+    """All families together, each with excesses whose mean is exactly what is allowed."""
+    dice = random.Random(17)
+    flagged = 0
+    for _ in range(500):
+        quality = fresh("b", 0.0)
+        for family in (Family.PREFILL, Family.DECODE, Family.LOADED):
+            pairs = [Paired(f"t{i}", Basis.MUTUAL, 0.0, 0.005 * dice.expovariate(1.0) ** 0.5) for i in range(20)]
+            quality = score_texts(quality, family, pairs, TRUSTED, "w4a16", NOW)
+        right = {f"q{i}": dice.random() >= 0.1 for i in range(20)}
+        quality = score_answers(quality, right, trusted=frozenset(right), now=NOW)
+        flagged += any(e.kind in HARD for e in quality.evidence)
+    assert flagged / 500 <= ALPHA
 
 
 def test_known_answers_make_a_first_build_plausible_and_never_good() -> None:
