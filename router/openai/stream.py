@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from router.openai import sse
+from router.openai import sse, steady
 from router.openai.fold import Folded, fold
 from router.openai.reading import Reading
 from router.openai.routes import StreamShape, StreamTable
@@ -26,8 +26,6 @@ HELD_LIMIT = 64 * 1024  # an event longer than this is passed on before it is co
 COPY_LIMIT = 256 * 1024  # and is still parsed at its end, up to this size (parsing that much takes half a millisecond)
 LEARN_LIMIT = 16  # how often one stream may be learned; some write a usage count into every event
 _NEVER = b"\x00"  # no event begins with this
-_FIELDS = ("content", "text", "delta", "reasoning", "reasoning_content", "arguments", "thinking", "partial_json")
-_OPENING = {name: re.compile(rb'"%b"\s*:\s*"' % name.encode()) for name in _FIELDS}
 _NUMBERED = re.compile(rb'"sequence_number"\s*:\s*\d+')
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 
@@ -213,17 +211,10 @@ class EventStream(Reading):
 
     def _learn(self, event: bytes, field: str) -> None:
         """Split an event around its text, so that the next ones are known by their head and foot."""
-        opening = _OPENING.get(field)
-        if opening is None or self._learns >= LEARN_LIMIT:
+        parts = steady.split(event, field) if self._learns < LEARN_LIMIT else None
+        if parts is None:
             return
-        starts = [found.end() for found in opening.finditer(event)]
-        if not starts:
-            return
-        start = starts[-1]  # a role or name may stand before it
-        end = event.find(b'"', start)
-        head, text, foot = event[:start], event[start:end], event[end:]
-        if b"\\" in text or b"\r" in event or not foot.endswith(b"\n\n"):
-            return
+        head, foot = parts
         self._stop = b'"'
         numbered = _NUMBERED.search(foot) if self._table.shape is StreamShape.TYPED else None
         if numbered is not None:  # vLLM counts the events of a response; the type at both ends says the rest
