@@ -9,8 +9,10 @@ again as suspect, and only the proof of the sequential test makes it good. Evide
 probes found: right prefill says nothing about damaged decode. What the operator flagged stays flagged until the
 operator clears it. `TABLE` and `_lifts` are the whole truth; everything else here gathers evidence for them.
 
-False alarms: a build has `ALPHA` per week over all families of probes together (`SHARES` divides it), whatever is
-looked at and however often. Sentinel and scheme cost never flag.
+False alarms: the sequential tests of a running build flag it, right as it may be, with a chance of at most `ALPHA` a
+week over all families of probes together (`SHARES` divides it), however often one looks. A restart, a flag and a
+clearing begin new tests. NaN, null logprobs and floods flag without a test: no right build has them. Sentinel and
+scheme cost never flag.
 """
 
 from __future__ import annotations

@@ -99,6 +99,10 @@ def test_other_tokens_are_another_text() -> None:
     assert not answer.is_hard
 
 
+def test_no_positions_are_no_score() -> None:
+    assert isinstance(score(text("t"), text("t")), Unscorable)
+
+
 def test_without_top_tokens_there_is_a_likelihood_and_no_divergence() -> None:
     ours, theirs = text("t", (1, -1.0, {})), text("t", (1, -1.5, {}))
     assert isinstance(score(ours, theirs), Unscorable)
