@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from router.errors import ConfigFault
@@ -78,7 +79,7 @@ def options_of(command: str, values: Mapping[str, Any]) -> dict[str, str]:
     except ValueError:
         return {}
     options: dict[str, str] = {}
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in pairwise([*words, ""]):
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
             options[name.replace("_", "-")] = value or ("" if after.startswith("-") else after)
