@@ -41,5 +41,9 @@ bench-peers: ## install peers for make bench (PEERS="vllm-router==0.1.17 sglang-
 	    $(PYTHON) -m venv .bench/peers/$$name && .bench/peers/$$name/bin/pip install --quiet "$$peer" || exit 1; \
 	done
 
+quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told from rounding
+	@mkdir -p docs/images
+	$(BIN)/python -m tests.study.quality_study docs/images/quality-study.svg
+
 clean: ## remove what make made, except .real/ and .bench/ (they take minutes to make again)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build *.egg-info
