@@ -312,7 +312,7 @@ def _integer(document: dict[str, Any], key: str) -> int | None:
     value = document.get(key)
     if value is None or value.__class__ is int:
         return value
-    if value.__class__ is float and value.is_integer() and abs(value) < 2**63:
+    if value.__class__ is float and value.is_integer():
         return int(value)
     raise _wrong_type(key, "an integer", value)
 

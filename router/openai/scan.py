@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 # A string; unrolled and possessive, so that a long prompt costs one pass of a character class and no memory.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TOKEN = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+[\[\]{}]", re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _COLON = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*")
 _SCALAR = re.compile(_STRING + rb"|[^\s,\]}]+", re.DOTALL)
@@ -81,14 +81,14 @@ def value_end(body: bytes, at: int) -> int:
         scalar = _SCALAR.match(body, at)
         return scalar.end() if scalar else at
     depth = 0
-    for token in _TOKEN.finditer(body, at):
-        first = body[token.start()]
-        if first in b"{[":
+    for bracket in _TO_BRACKET.finditer(body, at):  # one match from bracket to bracket, strings and all
+        end = bracket.end()
+        if body[end - 1] in b"{[":
             depth += 1
-        elif first in b"}]":
+        else:
             depth -= 1
             if depth == 0:
-                return token.end()
+                return end
     return len(body)
 
 
