@@ -1,0 +1,117 @@
+"""A line learned online: y ≈ p + q·x, both non-negative, by recursive least squares that forgets.
+
+The textbook recursion (Ljung, System Identification, 2nd ed., §11.2) with three additions that serving needs: errors
+are relative (a slow answer scatters more than a fast one), forgetting follows time as well as samples, and a row of
+surprises on the same side is a shift, answered by widening the uncertainty, while a single one is an outlier that
+counts little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+OUTLIER = 3.0  # standard deviations
+SHIFT_AFTER = 3  # surprises in a row on one side
+KEEP = 0.97  # weight of what is known when one more sample comes: memory of about 33 samples
+
+
+@dataclass(slots=True)
+class Line:
+    """See the module.
+
+    Attributes:
+        p, q: the line.
+        pp, pq, qq: their covariance.
+        noise: relative standard deviation of one sample.
+        samples: weight of what was learned, halved every `half_life_s`.
+        at: when it last learned (s), None where never.
+        half_life_s: in which an idle estimate loses half of its certainty.
+    """
+
+    p: float
+    q: float
+    pp: float
+    pq: float
+    qq: float
+    noise: float = 0.15
+    samples: float = 0.0
+    at: float | None = None
+    half_life_s: float = 3600.0
+    surprises: int = 0  # in a row; negative below the line
+    outliers: int = 0
+    shifts: int = 0
+
+    def predict(self, x: float) -> float:
+        """The line at x."""
+        return self.p + self.q * x
+
+    def spread(self, x: float) -> float:
+        """Standard deviation of the line itself at x: what is not known, noise of a single sample left out."""
+        return sqrt(max(0.0, self.pp + 2 * x * self.pq + x * x * self.qq))
+
+    def learn(self, x: float, y: float, now: float) -> str:
+        """Take one sample; says "sample", "outlier" or "shift"."""
+        self._forget(now)
+        expected = self.predict(x)
+        sigma = self.noise * max(expected, y, 1e-9)
+        total = sqrt(sigma * sigma + self.spread(x) ** 2)
+        surprise = (y - expected) / total
+        said = "sample"
+        if abs(surprise) > OUTLIER:
+            side = 1 if surprise > 0 else -1
+            self.surprises = self.surprises + side if self.surprises * side > 0 else side
+            if abs(self.surprises) >= SHIFT_AFTER:
+                said = "shift"
+                self.shifts += 1
+                self._widen(y / max(expected, 1e-9))
+            else:
+                said = "outlier"
+                self.outliers += 1
+                sigma *= (abs(surprise) / OUTLIER) ** 2  # Huber-like: the further off, the less it counts
+        else:
+            self.surprises = 0
+            self.noise += 0.05 * (min(abs(y - expected) / max(expected, 1e-9), 1.0) * 1.25 - self.noise)
+            self.noise = max(0.02, self.noise)
+        self._correct(x, y, sigma)
+        self.samples += 1.0
+        self.at = now
+        return said
+
+    def _correct(self, x: float, y: float, sigma: float) -> None:
+        hp, hq = self.pp + x * self.pq, self.pq + x * self.qq
+        scale = 1.0 / (sigma * sigma + hp + x * hq)
+        gain_p, gain_q = hp * scale, hq * scale
+        error = y - self.predict(x)
+        self.p += gain_p * error
+        self.q += gain_q * error
+        self.pp -= gain_p * hp
+        self.pq -= gain_p * hq
+        self.qq -= gain_q * hq
+        # Neither may be negative: the other then carries the line alone.
+        if self.p < 0.0:
+            self.q, self.p = max(0.0, self.q + self.p / x) if x > 0 else self.q, 0.0
+        if self.q < 0.0:
+            self.p, self.q = max(0.0, self.p + self.q * x), 0.0
+
+    def _forget(self, now: float) -> None:
+        keep = KEEP
+        if self.at is not None and now > self.at:
+            keep *= 0.5 ** ((now - self.at) / self.half_life_s)
+        grow = 1.0 / max(keep, 0.05)
+        # Bounded by the prior's own width, or idle hours would forget without end.
+        if self.spread(1.0) < max(self.p + self.q, 1e-9):
+            self.pp *= grow
+            self.pq *= grow
+            self.qq *= grow
+        self.samples *= keep
+
+    def _widen(self, ratio: float) -> None:
+        """Everything became slower or faster by about `ratio`: believe that, and be unsure again."""
+        self.p *= ratio
+        self.q *= ratio
+        self.pp = max(self.pp, (0.3 * self.p) ** 2)
+        self.qq = max(self.qq, (0.3 * self.q) ** 2)
+        self.pq = 0.0
+        self.samples = min(self.samples, 3.0)
+        self.surprises = 0

@@ -1,0 +1,217 @@
+"""Prefill and decode: what was learned of a backend's speed for one model and build, and what it predicts.
+
+`ttft ≈ wait + overhead + uncached / prefill_rate` and `tpot(n) ≈ a + b·n + c·siblings`: a line each, learned online
+from real streams. `c` belongs to the host, not to the backend, and is kept in `HostModel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from router.policy.facts import Estimate, Speed
+from router.policy.recursive import Line
+
+# Priors where nothing else is known: a mid-size MoE on a Spark (Nemotron-3-Nano NVFP4, public figures of 2026:
+# 50 to 75 tok/s at one stream, 150 aggregate at five, prefill 2,800 to 6,000 tok/s), wide enough to be moved by
+# the first few answers.
+_OVERHEAD_S = 0.15
+_PREFILL_RATE = 3000.0
+_TPOT_A_S = 0.013
+_TPOT_B_S = 0.0045
+# Two equal backends that both read memory all the time get half of it each: a sibling costs about one's own tpot.
+_CONTENTION = 0.5
+# Speeds of kernels relative to the prior, per class: weight-only decodes faster, W4A4 prefills faster (facts of
+# public benchmarks: Marlin 50.0 against FlashInfer's 42.6 tok/s; b12x prefill 1.21 to 1.37 times Marlin's).
+_KERNELS = {
+    "marlin": (1.0, 1.0),
+    "vllm_cutlass": (1.12, 0.8),
+    "flashinfer_cutlass": (1.17, 0.77),
+    "b12x": (0.9, 0.8),
+    "flashinfer_b12x": (0.9, 0.8),
+    "emulation": (6.0, 6.0),
+}
+
+
+def _prefill_prior(scale: float = 1.0) -> Line:
+    q = scale / _PREFILL_RATE
+    return Line(_OVERHEAD_S, q, (0.7 * _OVERHEAD_S) ** 2, 0.0, (0.7 * q) ** 2, noise=0.25)
+
+
+def _decode_prior(scale: float = 1.0) -> Line:
+    a, b = _TPOT_A_S * scale, _TPOT_B_S * scale
+    return Line(a, b, (0.7 * a) ** 2, 0.0, (0.7 * b) ** 2, noise=0.1)
+
+
+@dataclass(slots=True)
+class HostModel:
+    """What one more stream on a sibling backend of the same host costs each token, in seconds per token.
+
+    Non-negative; stays at its prior, a share of the backend's own time per token, until siblings were seen busy
+    together.
+    """
+
+    c: float = 0.0
+    variance: float = 0.0
+    samples: float = 0.0
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether siblings were ever busy together."""
+        return self.samples >= 3.0
+
+    def learn(self, excess_s: float, siblings: float, noise_s: float) -> None:
+        """A stream took `excess_s` per token more than it would have alone, beside so many sibling streams."""
+        if siblings < 0.25:
+            return
+        if not self.samples:
+            self.c, self.variance = max(0.0, excess_s / siblings), (noise_s / siblings) ** 2 + 1e-8
+        else:
+            self.variance *= 1.05
+            error = excess_s - self.c * siblings
+            gain = self.variance * siblings / (noise_s * noise_s + siblings * siblings * self.variance)
+            self.c = max(0.0, self.c + gain * error)
+            self.variance *= 1.0 - gain * siblings
+        self.samples = min(self.samples + 1.0, 200.0)
+
+
+@dataclass(slots=True)
+class SpeedModel:
+    """One backend, one model, one build. Time is handed in.
+
+    Attributes:
+        prefill: seconds to the first content over uncached prompt tokens.
+        decode: seconds per token over streams decoding there.
+        hosts: the host parameters that apply (several for tensor parallel).
+        source: where the prior came from: "prior", "kernel table", "history", "bench".
+        notes: what was out of the ordinary, newest last: outliers and shifts, named.
+    """
+
+    prefill: Line = field(default_factory=_prefill_prior)
+    decode: Line = field(default_factory=_decode_prior)
+    hosts: tuple[HostModel, ...] = ()
+    source: str = "prior"
+    notes: list[str] = field(default_factory=list)
+    accepted: float | None = None  # share of drafted tokens that speculative decoding keeps
+    _speed: Speed | None = None
+
+    def observe_first_token(
+        self,
+        now: float,
+        ttft_s: float,
+        uncached_prompt_tokens: float,
+        wait_s: float,
+        decoding_at_send: int,
+        siblings: int,
+    ) -> None:
+        """A call's first content came `ttft_s` after it was sent; `wait_s` of that it waited in the backend's queue."""
+        took = max(1e-4, ttft_s - wait_s)
+        self._note(self.prefill.learn(uncached_prompt_tokens, took, now), "prefill", took)
+        self._speed = None
+
+    def observe_decode(
+        self, now: float, tokens: float, seconds: float, mean_streams: float, mean_siblings: float
+    ) -> None:
+        """`tokens` came in `seconds`, beside so many streams on average there and on siblings of its hosts."""
+        if tokens <= 0 or seconds <= 0:
+            return
+        tpot = seconds / tokens
+        alone = self.decode.predict(mean_streams)
+        learned = [host for host in self.hosts if host.is_learned]
+        if mean_siblings >= 0.25 and self.hosts:
+            for host in self.hosts:
+                host.learn(tpot - alone, mean_siblings, max(0.1 * tpot, self.decode.spread(mean_streams)))
+        # Beside siblings of unknown cost a sample says nothing certain about this backend alone.
+        if mean_siblings < 0.25 or learned:
+            own = tpot - sum(host.c for host in learned) * mean_siblings
+            self._note(self.decode.learn(mean_streams, max(0.1 * tpot, own), now), "decode", tpot)
+        self._speed = None
+
+    def _note(self, said: str, what: str, value: float) -> None:
+        if said != "sample":
+            self.notes.append(f"{what}: {said} at {value:.4g} s")
+            del self.notes[:-8]
+
+    def predict(self, now: float) -> Speed:
+        """What a decision needs, as plain numbers; the same object until something is learned."""
+        if self._speed is None:
+            prefill, decode = self.prefill, self.decode
+            rate = 1.0 / prefill.q if prefill.q > 1e-9 else 1e9
+            tpot = decode.predict(1.0)
+            self._speed = Speed(
+                overhead_s=prefill.p,
+                prefill_rate=rate,
+                tpot_a=decode.p,
+                tpot_b=decode.q,
+                contention=self.contention(tpot),
+                spread=min(1.0, decode.spread(1.0) / max(tpot, 1e-9)),
+                samples=min(prefill.samples, decode.samples),
+            )
+        return self._speed
+
+    def contention(self, tpot: float) -> float:
+        """Seconds per token that one more sibling stream costs: learned on the host, else the prior."""
+        learned = [host.c for host in self.hosts if host.is_learned]
+        return sum(learned) / len(learned) if learned else _CONTENTION * tpot
+
+    def estimates(self, now: float) -> dict[str, Estimate]:
+        """Every number with its spread, samples and age, for a person."""
+        speed = self.predict(now)
+        tpot, spread = self.decode.predict(1.0), self.decode.spread(1.0)
+        decode_source = "learned" if self.decode.samples >= 1 else self.source
+        prefill_source = "learned" if self.prefill.samples >= 1 else self.source
+        rate_spread = speed.prefill_rate * min(1.0, self.prefill.qq**0.5 / max(self.prefill.q, 1e-9))
+        ages = (_age(self.prefill, now), _age(self.decode, now))
+        host = next((one for one in self.hosts if one.is_learned), None)
+        return {
+            "prefill_rate": Estimate(speed.prefill_rate, rate_spread, self.prefill.samples, ages[0], prefill_source),
+            "overhead_s": Estimate(self.prefill.p, self.prefill.pp**0.5, self.prefill.samples, ages[0], prefill_source),
+            "decode_rate": Estimate(1.0 / tpot, spread / tpot / tpot, self.decode.samples, ages[1], decode_source),
+            "tpot_a": Estimate(self.decode.p, self.decode.pp**0.5, self.decode.samples, ages[1], decode_source),
+            "tpot_b": Estimate(self.decode.q, self.decode.qq**0.5, self.decode.samples, ages[1], decode_source),
+            "contention": Estimate(
+                speed.contention,
+                host.variance**0.5 if host else speed.contention,
+                host.samples if host else 0.0,
+                None,
+                "learned" if host else "prior",
+            ),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """For the history; times are left out, since the loop's clock does not survive a restart."""
+        prefill, decode = asdict(self.prefill), asdict(self.decode)
+        for line in (prefill, decode):
+            line.pop("at")
+        return {"prefill": prefill, "decode": decode}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any], hosts: tuple[HostModel, ...] = ()) -> SpeedModel:
+        """What was learned in an earlier run of this very build.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is not what `to_json` wrote.
+        """
+        return cls(Line(**state["prefill"]), Line(**state["decode"]), hosts, "history")
+
+    def as_prior(self, wider: float = 3.0) -> SpeedModel:
+        """A changed build keeps the old speed as a wide prior."""
+        fresh = SpeedModel.from_json(self.to_json(), self.hosts)
+        for line in (fresh.prefill, fresh.decode):
+            line.pp = max(line.pp * wider * wider, (0.3 * line.p) ** 2)
+            line.qq = max(line.qq * wider * wider, (0.3 * line.q) ** 2)
+            line.pq = 0.0
+            line.samples = 0.0
+        return fresh
+
+    @classmethod
+    def from_kernel_table(cls, kernel: str, hosts: tuple[HostModel, ...] = ()) -> SpeedModel:
+        """The prior that a kernel's class gives."""
+        decode, prefill = _KERNELS.get(kernel, (1.0, 1.0))
+        source = "kernel table" if kernel in _KERNELS else "prior"
+        return cls(_prefill_prior(prefill), _decode_prior(decode), hosts, source)
+
+
+def _age(line: Line, now: float) -> float | None:
+    return None if line.at is None else now - line.at
