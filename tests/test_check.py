@@ -71,6 +71,16 @@ def test_a_named_file_that_is_missing_is_said(tmp_path: Path) -> None:
     assert "backends[0].tls_ca: there is no file /none.pem" in said
 
 
+def test_what_is_allowed_and_hardly_meant_is_hinted_at(tmp_path: Path) -> None:
+    text = "- {url: 'https://spark-1', kernel: marlni, api_key: s3cret, tls_verify: false}"
+    code, said = run(tmp_path, text)
+    assert code == 0
+    assert "did you mean marlin?" in said
+    assert "put it into the environment" in said
+    assert "s3cret" not in said
+    assert "certificate is not checked" in said
+
+
 @pytest.mark.parametrize(
     ("host", "in_container", "part"),
     [

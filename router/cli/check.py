@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from router.config import FleetConfig
 from router.fleetfile import FleetFault, json_schema, load
 from router.names import Name, Resolver, look_up, runs_in_container, system_resolver
+from router.vllm.kernels import Kernel, kernel_of
 
 FINE, MISTAKES, NOTHING_CHECKED = 0, 1, 2
 
@@ -71,6 +73,8 @@ def checked(
         show(fault, console)
         return MISTAKES
     console.print(f"[green]{escape(str(file))}[/]: {summary(config)}", soft_wrap=True)
+    for line in hints(config, file.read_text("utf-8-sig")):
+        console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
     lost = [f"{path}: there is no file {name}" for path, name in named_files(config) if not Path(name).is_file()]
     for line in lost:
         console.print(f"[red]{escape(line)}[/]", soft_wrap=True)
@@ -103,6 +107,19 @@ def summary(config: FleetConfig) -> str:
     counts = [(len(config.backends), "backend"), (len(hosts), "host"), (len(config.aliases), "alias")]
     said = [f"{count} {word if count == 1 else word + ('es' if word == 'alias' else 's')}" for count, word in counts]
     return ", ".join(said) + (", passive" if config.passive else "")
+
+
+def hints(config: FleetConfig, text: str) -> Iterator[str]:
+    """Yield what is allowed and yet hardly meant: kernels nobody knows, keys that stand in the file."""
+    for i, one in enumerate(config.backends):
+        if one.kernel is not None and kernel_of(one.kernel) is None:
+            near = get_close_matches(one.kernel, list(Kernel), n=1)
+            meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(Kernel)}"
+            yield f"backends[{i}].kernel: {one.kernel} is no NVFP4 kernel that is known, so it is not compared; {meant}"
+        if one.api_key is not None and one.api_key.get_secret_value() in text:
+            yield f"backends[{i}].api_key: stands in the file for all to read; put it into the environment: ${{NAME}}"
+        if not one.tls_verify:
+            yield f"backends[{i}].tls_verify: its certificate is not checked; tls_ca is the safe way to a private one"
 
 
 def named_files(config: FleetConfig) -> Iterator[tuple[str, str]]:

@@ -33,6 +33,8 @@ LOGGING = {  # what vLLM prints goes to a file too, so that the router can read 
     "loggers": {
         "vllm": {"handlers": ["console", "file"], "level": "INFO", "propagate": False},
         "flashinfer": {"handlers": ["console", "file"], "level": "INFO", "propagate": False},
+        "uvicorn": {"handlers": ["console", "file"], "level": "INFO", "propagate": False},
+        "uvicorn.access": {"handlers": ["console"], "level": "INFO", "propagate": False},  # a line per call
     },
 }
 
