@@ -14,6 +14,7 @@ from router.recipes.recipe import OUTSIDE_GIB, SYSTEM_GIB, VISIBLE_GIB, Recipe, 
 
 INSIDE_PORT = 8000  # of every vLLM container
 CLIENT_PORT, ADMIN_PORT, PROMETHEUS_PORT = 8080, 8081, 9090
+STATE, ETC = "/var/lib/router", "/etc/router"  # in the router's image
 LOGS = "/var/log/vllm"
 WIDTH = 110  # of comments
 LOGGING = {  # what vLLM prints goes to a file too, so that the router can read which kernel was chosen
@@ -76,23 +77,21 @@ def compose(recipe: Recipe, *, inline: bool = False, prometheus: bool = False, b
 
 def router_service(recipe: Recipe, *, inline: bool, build: str | None) -> dict[str, Any]:
     """Return the router's service: it starts at once, and says of each server that it is loading."""
-    volumes = ["router-state:/var/lib/spark-router"]
+    volumes = [f"router-state:{STATE}"]
     volumes += [f"{one.name}-log:{LOGS}/{one.name}:ro" for one in recipe.servers]
     service: dict[str, Any] = {"image": "${ROUTER_IMAGE:-spark-router:latest}"}
     if build is not None:
         service["build"] = {"context": build}
     service |= {
-        "command": ["serve", "--config", "/etc/router/fleet.yaml"],
-        "environment": {"ROUTER_ADMIN_HOST": "0.0.0.0", "ROUTER_STATE_DIR": "/var/lib/spark-router"},
         "ports": [f"{CLIENT_PORT}:{CLIENT_PORT}", f"127.0.0.1:{ADMIN_PORT}:{ADMIN_PORT}"],
         "volumes": volumes,
         "restart": "unless-stopped",
         "stop_grace_period": "45s",
     }
     if inline:
-        service["configs"] = [{"source": "fleet", "target": "/etc/router/fleet.yaml"}]
+        service["configs"] = [{"source": "fleet", "target": f"{ETC}/fleet.yaml"}]
     else:
-        volumes.insert(0, "./fleet:/etc/router:ro")
+        volumes.insert(0, f"./fleet:{ETC}:ro")
     return service
 
 

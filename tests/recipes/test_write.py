@@ -126,6 +126,16 @@ def test_the_router_reads_each_log_where_its_server_writes_it() -> None:
     assert first.log == "file:/var/log/vllm/marlin/server.log"
 
 
+def test_the_router_finds_its_file_and_keeps_its_state_where_its_image_has_them() -> None:
+    dockerfile = (DEPLOY.parent / "Dockerfile").read_text("utf-8")
+    router = read(FILES["compose.yaml"])["services"]["router"]
+    assert "VOLUME /var/lib/router" in dockerfile
+    assert "/etc/router/fleet.yaml" in dockerfile
+    assert {"router-state:/var/lib/router", "./fleet:/etc/router:ro"} <= set(router["volumes"])
+    (inline,) = read(FILES["recipes/qwen3.6-35b-marlin.yaml"])["services"]["router"]["configs"]
+    assert inline["target"] == "/etc/router/fleet.yaml"
+
+
 def test_a_command_is_the_servers_arguments() -> None:
     recipe = three()
     services = read(compose(recipe))["services"]
