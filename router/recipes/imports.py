@@ -13,7 +13,7 @@ from typing import Any
 
 from router.configtypes import as_name, default_name, plain_url
 from router.fleetfile import FleetFault, Problem
-from router.recipes.write import dump, with_comments
+from router.recipes.yamltext import dump, with_comments
 from router.yamlmarks import read
 
 
