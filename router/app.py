@@ -20,15 +20,19 @@ from urllib.parse import urlsplit
 from router import __version__
 from router.config import BackendConfig, FleetConfig
 from router.errors import Overloaded
-from router.events import Bus, Reloaded
+from router.events import Bus, Notice, Reloaded
 from router.fleet import Backend, Fleet
 from router.front import Front
 from router.gauges import names_of, snapshot_of
+from router.history import History
+from router.loops.identity import IdentityLoop
+from router.loops.logsource import LogAccess
 from router.loops.probe import MakeClient, Prober, make_client
 from router.loops.reload import Reloader
 from router.loops.tick import Ticker, finish_drains
 from router.metrics import Metrics
 from router.openai.routes import ROUTES
+from router.remember import Memory
 from router.wire.client import Address, Dial, Pool, dial_socket
 from router.wire.server import Server, ServerLimits
 
@@ -57,6 +61,7 @@ class App:
         loop: the loop that everything runs on.
         outside: time, chance and network.
         logs: where lines go; None for none.
+        history_file: what survives a restart; None for nothing.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class App:
         loop: asyncio.AbstractEventLoop,
         outside: Outside | None = None,
         logs: Logs | None = None,
+        history_file: Path | None = None,
     ) -> None:
         self.outside = outside or Outside()
         self.loop = loop
@@ -93,7 +99,19 @@ class App:
         self._loops: list[asyncio.Task[Any]] = []
         self.admin: AdminServer | None = None
         self.reloader: Reloader | None = None
-        self.history_ok = True
+        self.history: History | None = None
+        self.memory: Memory | None = None
+        if history_file is not None:
+            self.history = History(history_file, self._notice_from_thread, self.outside.wall)
+            self.memory = Memory(self.fleet, self.history, self.outside.wall)
+            self.bus.subscribe(self.history.on_event)
+            self.bus.subscribe(self.memory.on_event)
+        self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known)
+        self.bus.subscribe(self.identity.on_event)
+        self.front.on_fingerprint = self.identity.fingerprint_seen
+        self.front.on_look_again = self.prober.ask
+        self.prober.on_restart = self.identity.restarted
+        self.fleet.listeners.append(self._models_changed)
         self.bus.subscribe(self.metrics.on_event)
         if logs is not None:
             self.bus.subscribe(logs.on_event)
@@ -114,10 +132,17 @@ class App:
     async def start(self, first_round_s: float = 2.0) -> None:
         """Put the fleet in force, ask everybody once, begin the loops."""
         self.apply(self._config)
+        if self.memory is not None:
+            self.memory.at_start()
         self.ticker.start()
+        self.background(self.identity.run())
         await self.prober.first_round(first_round_s)
         self.front.ready = True
         self.background(self.prober.run())
+        if self.memory is not None:
+            self.background(_every(60.0, self.memory.save))
+        if self.history is not None:
+            self.background(_every(10.0, self.history.flush))
         if self.logs is not None:
             self.background(self.logs.run())
 
@@ -133,9 +158,7 @@ class App:
         if self._listener is not None:
             self._listener.close()
         self.server.stop_keep_alive()
-        deadline = self.loop.time() + drain_s
-        while self.front.open and self.loop.time() < deadline:
-            await asyncio.sleep(0.05)
+        await self.front.idle(drain_s)
         if self.front.open:
             self.front.stop_all(
                 Overloaded("the router is shutting down", code="shutting_down", status=503, retry_after_s=5)
@@ -151,6 +174,10 @@ class App:
         for connection in tuple(self.server.connections):
             connection.close_when_idle()
         self.fleet.close()
+        if self.memory is not None:
+            self.memory.save()
+        if self.history is not None:
+            await asyncio.to_thread(self.history.close)
         if self.logs is not None:
             self.logs.close()
 
@@ -183,7 +210,19 @@ class App:
                 self.prober.ask(self.fleet.backends[name])
         return event
 
-    def models_changed(self) -> None:
+    @property
+    def history_ok(self) -> bool:
+        """Whether what is learned is being kept."""
+        return self.history is None or self.history.ok
+
+    def _notice_from_thread(self, notice: Notice) -> None:
+        self.loop.call_soon_threadsafe(self.bus.emit, notice)
+
+    def _build_known(self, backend: Backend, old: str, changed: bool) -> None:
+        if self.memory is not None:
+            self.memory.build_known(backend, old, changed)
+
+    def _models_changed(self) -> None:
         """Labels follow what is served."""
         self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
 
@@ -220,6 +259,12 @@ class App:
             key = (config.tls_ca, config.tls_verify)
             tls = self._tls.get(key) or self._tls.setdefault(key, _backend_tls(*key))
         return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
+
+
+async def _every(seconds: float, work: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        work()
 
 
 def _backend_tls(ca: str | None, verify: bool) -> ssl.SSLContext:

@@ -231,7 +231,7 @@ class Fleet:
     limits: HealthLimits = field(default_factory=HealthLimits)
     passive: bool = False
     on_free: Callable[[str], None] | None = None  # a lease of this backend ended: somebody queued may go
-    on_models: Callable[[], None] | None = None  # what is served has changed
+    listeners: list[Callable[[], None]] = field(default_factory=list)  # told when what is served has changed
 
     # --- config ---
 
@@ -320,11 +320,12 @@ class Fleet:
                 if not backend.serving[model].in_flight:
                     del backend.serving[model]
         self.pools = {model: tuple(backends) for model, backends in pools.items()}
-        if self.on_models is not None:
-            self.on_models()
+        for listener in self.listeners:
+            listener()
 
     def _new_serving(self, backend: Backend) -> Serving:
-        speed = SpeedModel()
+        hosts = tuple(host.model for host in backend.hosts)
+        speed = SpeedModel.from_kernel_table(backend.config.kernel or backend.kernel, hosts)
         candidate = Candidate(
             name=backend.name,
             hosts=tuple(host.name for host in backend.hosts),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router import continuation, headers, samples
+from router.continuation import Spliced
 from router.errors import BackendFault, ClientFault, FailureKind, NoBackend, Overloaded, RouterError
 from router.events import Bus, CallEnded, Notice
 from router.exchange import Exchange
@@ -27,7 +28,7 @@ from router.policy.facts import CallFacts, Candidate, Choice, Health, Intent, Ro
 from router.policy.lengths import LengthModel
 from router.policy.prefix import hashes
 from router.wire.head import Header, RequestHead
-from router.wire.relay import Observer, Relay
+from router.wire.relay import Relay
 from router.wire.server import ClientConnection, Request
 
 JSON: Header = (b"content-type", b"application/json")
@@ -80,7 +81,7 @@ class Front:
         self.lengths: dict[str, LengthModel] = {}
         self.explained: OrderedDict[str, Explained] = OrderedDict()
         self.recent: deque[CallEnded] = deque(maxlen=500)
-        self.on_look_again: Callable[[Backend], None] | None = None
+        self.on_look_again: Callable[[Backend], object] | None = None
         self.on_fingerprint: Callable[[Backend, str], None] | None = None
         self.on_folded: Callable[[Exchange, Backend, continuation.Emitted], None] | None = None
         self._metrics = metrics
@@ -93,7 +94,8 @@ class Front:
         self._prefix = os.urandom(6).hex()
         self._count = 0
         self._waiters: set[asyncio.Future[None]] = set()
-        fleet.on_models = self._models_changed
+        self._idle: asyncio.Future[None] | None = None
+        fleet.listeners.append(self._models_changed)
         fleet.on_free = self._freed
 
     # --- config ---
@@ -460,7 +462,7 @@ class Front:
             most = max(1, most - int(1.1 * exchange.facts.prompt_tokens) - 16)
         return most if any(limit > most for _, limit in call.limits) else None
 
-    def observer(self, exchange: Exchange, table: StreamTable, backend: Backend) -> Observer:
+    def observer(self, exchange: Exchange, table: StreamTable, backend: Backend) -> EventStream | Spliced:
         """What watches an attempt's event stream."""
         call = exchange.call
         assert call is not None
@@ -530,6 +532,8 @@ class Front:
     def ended(self, exchange: Exchange, event: CallEnded) -> None:
         """A call is over."""
         self.open.discard(exchange)
+        if not self.open and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
         kept = self.explained.get(exchange.request_id)
         if kept is not None:
             kept.ended = event
@@ -542,6 +546,12 @@ class Front:
             exchange.sweep(now)
             if exchange.emitted is not None:
                 exchange.emitted.fold_if_many()
+
+    async def idle(self, within_s: float) -> None:
+        """Wait until no call is open, for at most so long."""
+        if self.open:
+            self._idle = self.loop.create_future()
+            await asyncio.wait({self._idle}, timeout=within_s)
 
     def stop_all(self, why: RouterError) -> None:
         """End every open call visibly."""
@@ -556,7 +566,7 @@ def _injects_usage(call: Call) -> bool:
 
 _NOTHING: frozenset[str] = frozenset()
 # What every backend that generates can do needs no word; the rest is learned from a 404 for the path.
-_ROUTE_NEEDS = {
+_ROUTE_NEEDS: dict[RouteKind, frozenset[str]] = {
     kind: frozenset({kind.value}) for kind in RouteKind if kind not in (RouteKind.CHAT, RouteKind.COMPLETIONS)
 }
 

@@ -70,7 +70,8 @@ async def run(settings: Settings, urls: tuple[str, ...], log_format: str) -> Non
     fleet = read_fleet(settings, urls)
     loop = asyncio.get_running_loop()
     logs = make_logs(settings, log_format)
-    app = App(fleet, loop, logs=logs)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    app = App(fleet, loop, logs=logs, history_file=settings.history_file)
     stop = asyncio.Event()
     hurry = asyncio.Event()
 

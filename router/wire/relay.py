@@ -21,12 +21,25 @@ from router.wire.server import ClientConnection
 class Observer(Protocol):
     """Watches an event stream: what may be forwarded, and how far it has come."""
 
-    committable: bool  # an event that is not an error has come
-    has_content: bool  # the first content has come
+    @property
+    def committable(self) -> bool:
+        """An event that is not an error has come."""
 
-    error: object | None  # an error event came; it is not forwarded
-    ended: bool  # the answer is whole, though the backend goes on
-    broken: str | None  # the stream ended, or said it ended, before its terminal events
+    @property
+    def has_content(self) -> bool:
+        """The first content has come."""
+
+    @property
+    def error(self) -> object | None:
+        """An error event came; it is not forwarded."""
+
+    @property
+    def ended(self) -> bool:
+        """The answer is whole, though the backend goes on."""
+
+    @property
+    def broken(self) -> str | None:
+        """The stream ended, or said that it ended, before its terminal events."""
 
     def feed(self, piece: bytes) -> bytes:
         """What may be forwarded now."""

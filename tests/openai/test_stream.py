@@ -1,93 +1,26 @@
 """Streams are observed the same however they are cut, and pass byte for byte but for what is named."""
 
 import json
-from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from router.openai.routes import (
-    CHAT_STREAM,
-    COHERE_STREAM,
-    COMPLETION_STREAM,
-    MESSAGES_STREAM,
-    RESPONSES_STREAM,
-    StreamTable,
-)
-from router.openai.stream import COPY_LIMIT, HELD_LIMIT, EventStream, Usage, fold
+from router.openai.routes import CHAT_STREAM, COHERE_STREAM, MESSAGES_STREAM, RESPONSES_STREAM, StreamTable
+from router.openai.stream import COPY_LIMIT, HELD_LIMIT, EventStream, Usage
 from tests.openai.captures import capture
-
-DONE = b"data: [DONE]\n\n"
-TABLES = {
-    "chat_stream": CHAT_STREAM,
-    "chat_stream_usage": CHAT_STREAM,
-    "chat_stream_usage_continuous": CHAT_STREAM,
-    "chat_stream_logprobs": CHAT_STREAM,
-    "chat_stream_keepalive_http": CHAT_STREAM,
-    "chat_return_token_ids_stream": CHAT_STREAM,
-    "chat_n2_stream": CHAT_STREAM,
-    "chat_tools_required_stream": CHAT_STREAM,
-    "completion_stream_usage": COMPLETION_STREAM,
-    "responses_stream": RESPONSES_STREAM,
-    "messages_stream": MESSAGES_STREAM,
-}
-RECORDED = [(server, name) for server in ("vllm", "llamacpp") for name in TABLES]
-SEEN = [
-    "events",
-    "committable",
-    "has_content",
-    "finished",
-    "done",
-    "usage",
-    "finish_reasons",
-    "error",
-    "broken",
-    "response_id",
-    "fingerprint",
-    "phase",
-    "reasoned",
-    "tooled",
-    "resumable",
-]
-
-
-class Unlearned(EventStream):
-    """The same stream with the shortcut switched off: every event is parsed."""
-
-    __slots__ = ()
-
-    def _learn(self, event: bytes, field: str) -> None:
-        pass
-
-
-def seen(stream: EventStream) -> dict[str, object]:
-    return {name: getattr(stream, name) for name in SEEN}
-
-
-def run(stream: EventStream, pieces) -> bytes:
-    return b"".join([*map(stream.feed, pieces), stream.end()])
-
-
-def choices_of(name: str) -> int:
-    return 2 if "n2" in name else 1
-
-
-def chunk(delta=None, finish=None, **more) -> bytes:
-    """One chunk as vLLM writes it."""
-    choice = {"index": more.pop("index", 0), "delta": delta or {}, "logprobs": None, "finish_reason": finish}
-    document = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-    return b"data: " + json.dumps(document | more, separators=(",", ":")).encode() + b"\n\n"
-
-
-def typed(kind: str, **fields) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields}, separators=(',', ':'))}\n\n".encode()
-
-
-ROLE = chunk({"role": "assistant", "content": ""})
-STOP = chunk(finish="stop")
-ERROR = b'data: {"error": {"message": "EngineCore encountered an issue.", "code": 500}}\n\n'
-
+from tests.openai.streams import (
+    DONE,
+    ERROR,
+    RECORDED,
+    ROLE,
+    STOP,
+    TABLES,
+    Unlearned,
+    choices_of,
+    chunk,
+    run,
+    seen,
+    typed,
+)
 
 # --- recorded streams ---
 
@@ -162,119 +95,6 @@ def test_a_killed_engine_is_an_error_and_its_done_is_no_end():
     assert isinstance(stream.error, dict)
     assert stream.error["type"] == "InternalServerError"
     assert (stream.finished, stream.done, stream.committable) == (False, False, True)
-
-
-# --- made-up streams: the shortcut against the parser ---
-
-TEXTS = st.one_of(
-    st.sampled_from(
-        ["a", " the", "\n", '"', "\\", '\\"', '"finish_reason":"stop"', "[DONE]", "é", "🦊", "data: x\n\n"]
-    ),
-    st.text(min_size=1, max_size=6),
-)
-DELTAS = st.one_of(
-    TEXTS.map(lambda text: {"content": text}),
-    TEXTS.map(lambda text: {"content": text}),
-    TEXTS.map(lambda text: {"content": text}),
-    TEXTS.map(lambda text: {"reasoning": text}),
-    TEXTS.map(lambda text: {"reasoning_content": text, "content": None}),
-    TEXTS.map(lambda text: {"content": None, "tool_calls": [{"index": 0, "function": {"arguments": text}}]}),
-    TEXTS.map(lambda text: {"content": text, "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
-    st.just({"content": ""}),
-    st.just({}),
-)
-
-
-@dataclass(frozen=True)
-class Sent:
-    """An event as the server sent it, and what it is: data, a comment, our usage chunk, or the end by failure."""
-
-    raw: bytes
-    kind: str = "data"
-
-
-@st.composite
-def chat_events(draw) -> list[Sent]:
-    ascii_only = draw(st.booleans())
-
-    def made(delta) -> bytes:
-        event = chunk(delta)
-        return event if ascii_only else event.decode().encode("utf-8").replace(b"\\u00e9", "é".encode())
-
-    events = [Sent(ROLE)] if draw(st.booleans()) else []
-    for _ in range(draw(st.integers(0, 8))):
-        if draw(st.integers(0, 9)) == 0:
-            events.append(Sent(b": keep-alive\n\n", "comment"))
-        events.append(Sent(made(draw(DELTAS))))
-    ending = draw(
-        st.sampled_from(["whole", "whole", "whole", "no done", "cut", "early done", "error", "abort", "garbage"])
-    )
-    if ending in ("whole", "no done"):
-        events.append(Sent(STOP))
-        if draw(st.booleans()):
-            events.append(Sent(chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2}), "usage"))
-    if ending == "whole":
-        events.append(Sent(DONE, "done"))
-    failures = {
-        "early done": DONE,
-        "error": ERROR,
-        "abort": chunk(finish="abort"),
-        "garbage": b"data: <html>\n\n",
-    }
-    if ending in failures:
-        events += [Sent(failures[ending], "failure"), Sent(chunk({"content": "never"})), Sent(DONE, "done")]
-    return events
-
-
-def cut(draw, body: bytes) -> list[bytes]:
-    places = sorted(draw(st.lists(st.integers(0, len(body)), max_size=12)))
-    return [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
-
-
-@st.composite
-def cut_streams(draw):
-    """Events, and their bytes under one line ending, cut anywhere or at each event's end."""
-    events = draw(chat_events())
-    newline = draw(st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r"]))
-    raws = [event.raw.replace(b"\n", newline) for event in events]
-    at_events = draw(st.booleans())
-    return events, raws, raws if at_events else cut(draw, b"".join(raws))
-
-
-@settings(max_examples=400)
-@given(cut_streams(), st.booleans())
-def test_the_shortcut_sees_what_the_parser_sees_however_a_stream_is_cut(streamed, strip):
-    events, raws, pieces = streamed
-    quick = EventStream(CHAT_STREAM, strip_usage=strip)
-    passed = run(quick, pieces)
-    parsed = Unlearned(CHAT_STREAM, strip_usage=strip)
-    assert run(parsed, [b"".join(raws)]) == passed
-    assert seen(quick) == seen(parsed)
-    assert passed == expected(events, raws, strip)
-
-
-def expected(events: list[Sent], raws: list[bytes], strip: bool) -> bytes:
-    """What may pass: everything but early comments, our usage chunk, and whatever comes with or after a failure."""
-    passed, committed = b"", False
-    for event, raw in zip(events, raws, strict=True):
-        if event.kind == "failure":
-            break
-        if (event.kind == "comment" and not committed) or (event.kind == "usage" and strip):
-            continue
-        committed = committed or event.kind == "data"
-        passed += raw
-    return passed
-
-
-@given(st.lists(TEXTS, min_size=1, max_size=8), st.data())
-def test_text_folds_back_out_of_what_passed(texts, data):
-    body = ROLE + b"".join(chunk({"content": text}) for text in texts) + STOP + DONE
-    stream = EventStream(CHAT_STREAM)
-    passed = [stream.feed(piece) for piece in cut(data.draw, body)]
-    middle = data.draw(st.integers(0, len(passed)))
-    folded = fold(passed[:middle]) + fold(passed[middle:])
-    assert folded.text == "".join(texts)
-    assert (folded.deltas, folded.response_id, folded.model) == (len(texts), "chatcmpl-1", "m")
 
 
 # --- single cases ---
