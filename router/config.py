@@ -31,6 +31,7 @@ from router.configtypes import (
     Count,
     CountOrNone,
     LogSource,
+    Machines,
     Names,
     Ports,
     Positive,
@@ -70,7 +71,7 @@ class BackendConfig(Section):
     """Name in metrics, logs and commands; history follows it. Default: host and port, as in `spark-1-8000`."""
     url: Address | None = None
     """Address: `http://spark-1:8000`, `https://…` or `unix:/path`. Leave it out where `host` and `ports` are given."""
-    host: Names = ()
+    host: Machines = ()
     """Machine(s) it runs on; backends on one host share its bandwidth. A list for tensor parallel. Default: url's."""
     ports: Annotated[Ports | None, Field(validate_default=True)] = None
     """Ports of `host` where it may answer, as in `8000-8010`; found again there by the model it serves."""

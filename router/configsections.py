@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from router.configtypes import Bytes, Count, CountOrNone, KeyHash, Names, NotNegative, Positive, Share
+from router.configtypes import Bytes, Count, CountOrNone, KeyHash, Names, NotNegative, Positive, Share, WebAddress
 
 Policy = Literal["predictive", "least-in-flight", "round-robin", "prefix-hash"]
 
@@ -189,7 +189,7 @@ class AccessConfig(Section):
 class NotifyConfig(Section):
     """One line to your phone when something happens: flag, kernel mismatch, last backend down."""
 
-    url: str | None = None
+    url: WebAddress | None = None
     """Where to send it: an ntfy topic, a Discord webhook or any url that takes JSON. Default: nowhere."""
     kind: Literal["auto", "ntfy", "discord", "webhook"] = "auto"
     """What listens there; `auto` tells by the url."""

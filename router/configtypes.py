@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -30,9 +31,11 @@ def to_tuple(value: object) -> object:
 
 
 def to_ports(value: object) -> tuple[int, ...] | None:
-    """Read `8000`, `8000-8010`, or a list of either, as a tuple of ports."""
+    """Read `8000`, `8000-8010`, `8000, 8004`, or a list of either, as a tuple of ports."""
     if value is None:
         return None
+    if isinstance(value, str):
+        value = value.split(",")
     parts = value if isinstance(value, list | tuple) else [value]
     ports: list[int] = []
     for part in parts:
@@ -69,11 +72,35 @@ def plain_url(url: str) -> str:
         raise ValueError(f"{parts.scheme}:// is not spoken here: http://, https:// or unix:/")
     if parts.username is not None or parts.password is not None:
         raise ValueError("no user name or password in a url: a key goes to api_key: ${NAME}")
+    if re.search(r"[\s,;'\"<>\\]", url):
+        raise ValueError("an address holds no blank, comma or quote; one entry of the list is one address")
     if not parts.hostname or parts.query or parts.fragment or parts.path.rstrip("/") not in ("", "/v1"):
         raise ValueError("a url is a server's root, without path or query: http://spark-1:8000")
-    if parts.port == 0:  # reading .port also refuses what is no port
-        raise ValueError("port 0 is no address: http://spark-1:8000")
+    if port_of(parts) == 0:
+        raise ValueError("the port is no number from 1 to 65535: http://spark-1:8000")
     return f"{parts.scheme.lower()}://{parts.netloc.lower()}"
+
+
+def port_of(parts: SplitResult) -> int:
+    """Return the port in an address, the scheme's own where none is given, 0 where it is none."""
+    try:
+        port = parts.port
+    except ValueError:
+        return 0
+    return port if port is not None else 443 if parts.scheme.lower() == "https" else 80
+
+
+def machine(value: str) -> str:
+    """Return the name or address of a machine, if it is one and no more."""
+    name = value.strip().removeprefix("[").removesuffix("]")
+    if re.fullmatch(r"[\w.-]+", name):
+        return name.lower()
+    try:
+        return str(ipaddress.IPv6Address(name))
+    except ValueError:
+        raise ValueError(
+            "a host is a name or an address alone, as in spark-1; ports have a field of their own"
+        ) from None
 
 
 def key_hash(value: str) -> str:
@@ -100,10 +127,17 @@ def host_of(url: object) -> str | None:
     if url.startswith("unix:"):
         return "localhost"
     try:
-        host = urlsplit(url).hostname
+        host = machine(urlsplit(url).hostname or "")
     except ValueError:
         return None
     return "localhost" if host in ("127.0.0.1", "::1") else host
+
+
+def web_address(value: str) -> str:
+    """Return the address of a page or a hook, if it is one; it is not repeated in messages, as it may hold a secret."""
+    if not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        raise ValueError("an address on the web starts with http:// or https://")
+    return value
 
 
 def bracketed(host: str) -> str:
@@ -119,10 +153,9 @@ def default_name(raw: Mapping[str, Any]) -> str:
     if isinstance(url, str):
         try:
             parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
+            return as_name(f"{parts.hostname or 'backend'}-{port_of(parts)}")
         except ValueError:
             return "backend"
-        return as_name(f"{parts.hostname or 'backend'}-{port}")
     hosts = to_tuple(raw.get("host"))
     first = hosts[0] if isinstance(hosts, list | tuple) and hosts else "backend"
     try:
@@ -144,7 +177,12 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, strict=True)]
 Bytes = Annotated[int, Field(strict=True), BeforeValidator(to_bytes, json_schema_input_type=int | str)]
 Names = Annotated[tuple[str, ...], BeforeValidator(to_tuple, json_schema_input_type=str | list[str])]
+Machines = Annotated[
+    tuple[Annotated[str, AfterValidator(machine)], ...],
+    BeforeValidator(to_tuple, json_schema_input_type=str | list[str]),
+]
 Ports = Annotated[tuple[int, ...], BeforeValidator(to_ports, json_schema_input_type=int | str | list[int | str])]
 Address = Annotated[str, AfterValidator(plain_url)]
 KeyHash = Annotated[str, AfterValidator(key_hash)]
 LogSource = Annotated[str, AfterValidator(log_source)]
+WebAddress = Annotated[str, AfterValidator(web_address)]

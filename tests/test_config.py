@@ -92,6 +92,11 @@ def test_a_range_of_ports_gives_every_address_on_the_first_host() -> None:
     assert backend.name == "spark-1-8000"
 
 
+def test_a_machine_may_be_named_by_its_ipv6_address() -> None:
+    (backend,) = fleet("- {host: '[FD00::0:1]', ports: '8000, 8004'}").backends
+    assert backend.urls == ("http://[fd00::1]:8000", "http://[fd00::1]:8004")
+
+
 def test_this_machine_has_one_name_however_it_is_written() -> None:
     hosts = {one.host for one in from_urls(["http://127.0.0.1:1", "http://localhost:2", "http://[::1]:3"]).backends}
     assert hosts == {("localhost",)}
@@ -246,9 +251,14 @@ def test_references_cannot_blow_a_small_file_up() -> None:
         ("- http://a:1/path", "without path"),
         ("- http://a:1?x=1", "without path"),
         ("- http://u:p@a:1", "api_key"),
-        ("- http://a:99999", "ort"),
-        ("- http://a:0", "port 0"),
+        ("- http://a:99999", "no number from 1 to 65535"),
+        ("- http://a:0", "no number from 1 to 65535"),
         ("- unix:run/x", "whole path"),
+        ("- http://a:b", "no number from 1 to 65535"),
+        ("- 'http://a b:1'", "no blank, comma"),
+        ("['http://a:1, http://b:1']", "no blank, comma"),
+        ("- {host: 'a:8000', ports: 8000}", "a host is a name or an address alone"),
+        ("- {host: 'http://a', ports: 8000}", "a host is a name or an address alone"),
         ("- {url: http://a:1, log: /var/log/x}", "docker:NAME"),
         ("[http://a:1, http://a:1]", "same address"),
         ("[{name: x, url: http://a:1}, {name: x, url: http://b:1}]", "another backend is called x too"),
@@ -263,6 +273,7 @@ def test_references_cannot_blow_a_small_file_up() -> None:
         ("limits: {body_bytes: 10}", "at least 1024"),
         ("backends: [[1]]", "not a list"),
         ("backends: 7", "not 7"),
+        ("notify: {url: ntfy.sh/topic}", "http:// or https://"),
         ("retry: {burst: true}", "a number, not true"),
         ("retry: {max_attempts: 0}", "at least 1"),
         ("quality: {alpha_per_week: 1}", "less than 1"),
@@ -316,6 +327,10 @@ def test_the_schema_knows_every_field_and_both_forms_of_a_file() -> None:
     assert set(backend["properties"]) == set(BackendConfig.model_fields)
     assert backend["type"] == ["object", "string"]
     assert all(field["description"] for field in backend["properties"].values())
+
+
+def test_a_wrong_address_is_one_mistake() -> None:
+    assert len(problems("- http://a b:1")) == 1
 
 
 # properties
