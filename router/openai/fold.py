@@ -8,7 +8,7 @@ from typing import Any
 
 from router.openai import sse, steady
 
-_NEVER = b"\x00"  # no event begins with this
+_NEVER: tuple[()] = ()  # what nothing begins with, whatever comes in
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ class _Folder:
         self.deltas = 0
         self.null_logprobs = 0
         self.first: dict[str, Any] = {}
-        self._head = self._foot = _NEVER
+        self._head: bytes | tuple[()] = _NEVER
+        self._foot = b""
         self._steady: list[bytes] = []  # texts of steady events, as JSON writes them
         self._odd: list[bytes] = []  # pieces that must be parsed
 
@@ -92,8 +93,12 @@ class _Folder:
         """Read the texts of steady events: side by side, they are one JSON string."""
         if self._steady:
             self.deltas += sum(map(bool, self._steady))
-            self.text.append(str(sse.parse(b'"%b"' % b"".join(self._steady))))
+            written = b"".join(self._steady)
             self._steady.clear()
+            try:
+                self.text.append(str(sse.parse(b'"%b"' % written)))
+            except ValueError:  # broken UTF-8 or bare control characters: a sick backend's
+                self.text.append(written.decode("utf-8", "replace"))
 
     def _parse_odd(self) -> None:
         raw = b"".join(self._odd)
@@ -103,7 +108,7 @@ class _Folder:
             self.add(document)
         field = _plain_field(found[0]) if len(found) == 1 else None
         if field is not None:
-            self._head, self._foot = steady.split(raw, field) or (_NEVER, _NEVER)
+            self._head, self._foot = steady.split(raw, field) or (_NEVER, b"")
 
     def add(self, document: dict[str, Any]) -> None:
         if not self.first:
@@ -111,8 +116,8 @@ class _Folder:
         if "choices" not in document:
             self._add_typed(document)
             return
-        for choice in document["choices"] or ():
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
+        for choice in _objects(document["choices"]):
+            if choice.get("index", 0) == 0:
                 self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
@@ -129,12 +134,15 @@ class _Folder:
             if isinstance(value, str) and value:
                 to.append(value)
                 said = True
-        for call in source.get("tool_calls") or ():
-            arguments = (call.get("function") or {}).get("arguments")
-            self.tools.setdefault(call.get("index", 0), []).append(arguments or "")
+        for call in _objects(source.get("tool_calls")):
+            function = call.get("function")
+            arguments = function.get("arguments") if isinstance(function, dict) else None
+            self._tool(call.get("index")).append(arguments if isinstance(arguments, str) else "")
             said = True
         self.deltas += said
-        self.token_ids += choice.get("token_ids") or ()
+        ids = choice.get("token_ids")
+        if isinstance(ids, list):
+            self.token_ids += ids
         self.null_logprobs += _has_null_logprob(choice.get("logprobs"))
 
     def _add_typed(self, document: dict[str, Any]) -> None:
@@ -144,16 +152,19 @@ class _Folder:
             pairs = (("text", self.text), ("thinking", self.reasoning))
             found = [(to, delta[key]) for key, to in pairs if isinstance(delta.get(key), str)]
             if isinstance(delta.get("partial_json"), str):
-                found.append((self.tools.setdefault(document.get("index", 0), []), delta["partial_json"]))
+                found.append((self._tool(document.get("index")), delta["partial_json"]))
         elif isinstance(delta, str):
             tool = "arguments" in kind or "input" in kind
-            to = self.tools.setdefault(document.get("output_index", 0), []) if tool else self.text
+            to = self._tool(document.get("output_index")) if tool else self.text
             found = [(self.reasoning if "reasoning" in kind else to, delta)]
         else:
             return
         for to, value in found:
             to.append(value)
         self.deltas += bool(found)
+
+    def _tool(self, index: object) -> list[str]:
+        return self.tools.setdefault(index if isinstance(index, int) else 0, [])
 
     def result(self) -> Folded:
         self._settle()
@@ -173,6 +184,11 @@ class _Folder:
             kind=self.first.get("object"),
             null_logprobs=self.null_logprobs,
         )
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of an array, nothing of what is none: a backend may write anything."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _plain_field(document: dict[str, Any]) -> str | None:

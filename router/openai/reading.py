@@ -96,7 +96,7 @@ class Reading:
 
     def _read_choice(self, choice: dict[str, Any]) -> str | None:
         reason = choice.get("finish_reason")
-        if reason in FAULTY_REASONS:
+        if isinstance(reason, str) and reason in FAULTY_REASONS:
             self.error = {"message": f"the backend ended the answer with finish_reason {reason!r}", "type": reason}
             return None
         delta = choice.get("delta")
@@ -160,9 +160,11 @@ class Reading:
             self._enter("reasoning", is_content=False)
 
     def _add_reason(self, reason: Any) -> None:
+        if not isinstance(reason, str):
+            return
         if reason in FAULTY_REASONS:
             self.error = {"message": f"the backend ended the answer with {reason!r}", "type": reason}
-        elif isinstance(reason, str):
+        else:
             self.finish_reasons.append(reason)
 
     def _identify(self, document: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import orjson
 
 from router.openai import sse
 from router.openai.fold import Folded
+from router.openai.usage import read_usage
 
 
 class Splice:
@@ -73,8 +74,8 @@ class Splice:
         keeps = not choices
         if isinstance(document.get("usage"), dict):
             document["usage"] = self._both(document["usage"])
-        for choice in choices or ():
-            keeps = self._choice(choice) or keeps
+        for choice in choices if isinstance(choices, list) else ():
+            keeps = (isinstance(choice, dict) and self._choice(choice)) or keeps
         if not keeps:
             return b""
         for key in ("prompt_token_ids", "prompt_text"):  # of the continuation's prompt, not of the client's
@@ -107,10 +108,11 @@ class Splice:
 
     def _both(self, usage: dict[str, Any]) -> dict[str, Any]:
         """Count both parts: what was said already is completion here, though it was prompt to this backend."""
+        here = read_usage(usage)
         prompt = self._prompt_tokens
         if prompt is None:
-            prompt = max(0, int(usage.get("prompt_tokens") or 0) - self._sent_tokens)
-        completion = int(usage.get("completion_tokens") or 0) + self._sent_tokens
+            prompt = max(0, here.prompt_tokens - self._sent_tokens)
+        completion = here.completion_tokens + self._sent_tokens
         counted: dict[str, Any] = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,

@@ -25,7 +25,7 @@ __all__ = ["EventStream", "Folded", "Usage", "fold"]
 HELD_LIMIT = 64 * 1024  # an event longer than this is passed on before it is complete
 COPY_LIMIT = 256 * 1024  # and is still parsed at its end, up to this size (parsing that much takes half a millisecond)
 LEARN_LIMIT = 16  # how often one stream may be learned; some write a usage count into every event
-_NEVER = b"\x00"  # no event begins with this
+_NEVER: tuple[()] = ()  # what nothing begins with, whatever comes in
 _NUMBERED = re.compile(rb'"sequence_number"\s*:\s*\d+')
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 
@@ -62,9 +62,10 @@ class EventStream(Reading):
         self._held = b""
         self._long: bytearray | None = None  # the beginning of an event that is passed on while it is incomplete
         self._long_is_cut = False
-        self._head = self._learned = _NEVER  # _head is _NEVER, too, while something is held
-        self._head_len = 1
-        self._foot = _NEVER
+        self._learned: bytes | tuple[()] = _NEVER
+        self._head: bytes | tuple[()] = _NEVER  # what was learned, but _NEVER while something is held
+        self._head_len = 0
+        self._foot = b""
         self._foot_at = -1
         self._stop = b'"'
         self._learns = 0
