@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from router.errors import ConfigFault
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -73,8 +76,26 @@ class Settings(BaseSettings):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.admin_port}"
 
 
-def unknown_settings(environ: dict[str, str] | None = None) -> tuple[str, ...]:
+def read_settings(**given: object) -> Settings:
+    """Read the settings; what is given here (flags; None counts as not given) wins over the environment.
+
+    Raises:
+        ConfigFault: a value is wrong; every mistake, with the name of its variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigFault("\n".join(map(in_words, error.errors(include_url=False)))) from error
+
+
+def in_words(error: ErrorDetails) -> str:
+    """Return one wrong setting as a sentence; the value itself is left out, it may be a token."""
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    message = error["msg"].replace("Input should be", "must be")
+    return f"ROUTER_{name.upper()} or --{name.replace('_', '-')}: {message}"
+
+
+def unknown_settings(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names of variables that look like settings and are none, as after a typing mistake."""
     known = {f"ROUTER_{name.upper()}" for name in Settings.model_fields}
-    given = os.environ if environ is None else environ
-    return tuple(sorted(name for name in given if name.startswith("ROUTER_") and name.upper() not in known))
+    return tuple(sorted(name for name in environ if name.startswith("ROUTER_") and name.upper() not in known))

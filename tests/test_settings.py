@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
-from router.settings import Settings, unknown_settings
+from router.errors import ConfigFault
+from router.settings import Settings, read_settings, unknown_settings
 
 
 def settings(**environ: str) -> Settings:
@@ -50,6 +51,18 @@ def test_a_token_is_not_shown() -> None:
 def test_a_wrong_value_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValidationError):
         settings(**{name: value})
+
+
+def test_wrong_flags_are_said_all_at_once_and_by_name() -> None:
+    with pytest.raises(ConfigFault) as caught:
+        read_settings(port=99999, log_level="loud", admin_port=None)
+    assert "ROUTER_PORT or --port: must be less than or equal to 65535" in caught.value.message
+    assert "ROUTER_LOG_LEVEL" in caught.value.message
+    assert "ADMIN" not in caught.value.message
+
+
+def test_a_flag_that_is_not_given_leaves_the_default() -> None:
+    assert read_settings(port=1234, host=None).port == 1234
 
 
 def test_a_mistyped_variable_is_noticed() -> None:
