@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from zlib import crc32
 
 BLOCK_BYTES = 1024  # about 256 tokens of English; a 400 kB prompt is 400 blocks
 _MOST_BLOCKS = 4096
@@ -17,18 +16,15 @@ _MOST_BLOCKS = 4096
 def hashes(body: bytes, start: int, salt: bytes) -> list[int]:
     """Chained hashes of the whole blocks of `body` from `start`; empty for a prompt shorter than one block.
 
-    64 bits each: two crc32 with different seeds, which is fast and needs no secrecy: a collision costs a wrong guess
-    about a cache, never a wrong answer.
+    Python's own hash of bytes (SipHash, 64 bits): fast, and keyed anew in each process, so nobody can aim at another
+    conversation's blocks. They mean nothing outside this process. One pass over the body.
     """
-    low, high = crc32(salt), crc32(salt, 0x9E3779B9)
+    chained = hash(salt)
     found: list[int] = []
-    view = memoryview(body)
     last = min(len(body) - BLOCK_BYTES, start + (_MOST_BLOCKS - 1) * BLOCK_BYTES)
     for at in range(start, last + 1, BLOCK_BYTES):
-        block = view[at : at + BLOCK_BYTES]
-        low = crc32(block, low)
-        high = crc32(block, high ^ low)
-        found.append(high << 32 | low)
+        chained = hash((chained, body[at : at + BLOCK_BYTES]))
+        found.append(chained)
     return found
 
 
@@ -70,23 +66,34 @@ class PrefixIndex:
         for one in reversed(prefix):
             self._tokens += each - blocks.pop(one, 0.0)
             blocks[one] = each
-        while self._tokens > self._capacity and blocks:
-            self._tokens -= blocks.popitem(last=False)[1]
+        self._evict()
 
     def correct(self, prefix: Sequence[int], cached_tokens: float) -> None:
-        """The server said how much of this prefix it found: forget what it did not."""
-        total = 0.0
-        for one in prefix:
-            tokens = self._blocks.get(one)
+        """The server said how much of this prefix it found: forget what it did not.
+
+        A block of which it found more than half stays: the server counts in blocks of its own.
+        """
+        blocks, held = self._blocks, 0.0
+        for at, one in enumerate(prefix):
+            tokens = blocks.get(one)
             if tokens is None:
-                break
-            total += tokens
-            if total > cached_tokens + 2 * tokens:
-                self._tokens -= self._blocks.pop(one)
+                return
+            if held + 0.5 * tokens > cached_tokens:
+                for gone in prefix[at:]:
+                    self._tokens -= blocks.pop(gone, 0.0)
+                return
+            held += tokens
 
     def resize(self, capacity_tokens: int) -> None:
         """The KV cache is this large."""
         self._capacity = capacity_tokens
+        self._evict()
+
+    def _evict(self) -> None:
+        while self._tokens > self._capacity and self._blocks:
+            self._tokens -= self._blocks.popitem(last=False)[1]
+        if not self._blocks:
+            self._tokens = 0.0  # sums of floats drift
 
     def clear(self) -> None:
         """It restarted: its cache is empty."""

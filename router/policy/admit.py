@@ -1,0 +1,272 @@
+"""Take a call, let it wait, or shed it; and how many calls a backend should have at once.
+
+Three parts: `Knee` learns where one more call in flight no longer raises what a backend gets done; `Queue` keeps those
+who wait, one per model; `admit` joins them. All are state machines without a clock: time is handed in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from router.policy.facts import CallFacts, Candidate, Wait
+
+BACKGROUND_SHARE = 0.75  # of the queue that background calls may fill
+CLIENT_SHARE = 0.5  # of the queue that one client may fill
+BACKGROUND_TURN = 8  # background waits behind interactive calls, but every eighth turn is its own: nobody starves
+LONGEST_RETRY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """A backend is free for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """No room: why, and after how many seconds trying again makes sense."""
+
+    reason: str
+    retry_after_s: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    client: str
+    background: bool
+    since: float
+    deadline: float
+
+
+_Line = OrderedDict[str, OrderedDict[Hashable, None]]  # clients in turn, each with its calls in order
+
+
+class Queue:
+    """The calls of one model that wait, bounded.
+
+    Interactive before background (but for every eighth turn), clients in turn, each client's calls in order. A ticket
+    is any hashable that names a call; it is in the queue once, from `offer` until `next`, `leave` or `expire` gives it
+    back.
+    """
+
+    __slots__ = ("_background_in", "_entries", "_interval_s", "_last_next", "_lines", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._entries: dict[Hashable, _Waiting] = {}
+        self._lines: tuple[_Line, _Line] = (OrderedDict(), OrderedDict())  # interactive, background
+        self._background_in = BACKGROUND_TURN
+        self._interval_s = 1.0  # mean time between two that went
+        self._last_next: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, ticket: Hashable) -> bool:
+        return ticket in self._entries
+
+    def offer(
+        self, now: float, ticket: Hashable, deadline: float, client: str = "", background: bool = False
+    ) -> Wait | Shed:
+        """Queue a call until `deadline`, or say that there is no room for it.
+
+        Raises:
+            ValueError: the ticket is queued already.
+        """
+        if ticket in self._entries:
+            raise ValueError(f"{ticket!r} waits already")
+        line = self._lines[background]
+        if len(self._entries) >= self.limit:
+            return Shed(f"the queue is full ({self.limit} calls)", self.retry_after_s())
+        if background and sum(map(len, line.values())) >= max(1.0, BACKGROUND_SHARE * self.limit):
+            return Shed("the queue's share of background calls is full", self.retry_after_s())
+        own = sum(len(one[client]) for one in self._lines if client in one)
+        if own >= max(1.0, CLIENT_SHARE * self.limit) and len(self._entries) > own:
+            return Shed(f"this client has {own} calls in the queue already", self.retry_after_s())
+        self._entries[ticket] = _Waiting(client, background, now, deadline)
+        line.setdefault(client, OrderedDict())[ticket] = None
+        return Wait(f"every backend is full: position {self.position(ticket)} in the queue")
+
+    def next(self, now: float) -> Hashable | None:
+        """Take out whose turn it is, None where nobody waits. Those past their deadline are left for `expire`."""
+        interactive, background = self._lines
+        if self._background_in <= 1 and background:
+            order = (background, interactive)
+        else:
+            order = (interactive, background)
+        for line in order:
+            ticket = self._take(line, now)
+            if ticket is not None:
+                if line is background:
+                    self._background_in = BACKGROUND_TURN
+                elif background:
+                    self._background_in = max(1, self._background_in - 1)
+                self._went(now)
+                return ticket
+        return None
+
+    def _take(self, line: _Line, now: float) -> Hashable | None:
+        for client, calls in line.items():
+            for ticket in calls:
+                if self._entries[ticket].deadline > now:
+                    self._remove(ticket)
+                    if client in line:
+                        line.move_to_end(client)
+                    return ticket
+        return None
+
+    def _remove(self, ticket: Hashable) -> _Waiting:
+        entry = self._entries.pop(ticket)
+        line = self._lines[entry.background]
+        calls = line[entry.client]
+        del calls[ticket]
+        if not calls:
+            del line[entry.client]
+        return entry
+
+    def _went(self, now: float) -> None:
+        if self._last_next is not None:
+            self._interval_s += 0.2 * (min(now - self._last_next, 60.0) - self._interval_s)
+        self._last_next = now
+
+    def leave(self, ticket: Hashable) -> bool:
+        """Its client left, or it was tried elsewhere; says whether it was here."""
+        if ticket not in self._entries:
+            return False
+        self._remove(ticket)
+        return True
+
+    def expire(self, now: float) -> list[Hashable]:
+        """Take out everybody whose deadline has come, oldest first."""
+        due = [ticket for ticket, entry in self._entries.items() if entry.deadline <= now]
+        for ticket in due:
+            self._remove(ticket)
+        return due
+
+    def position(self, ticket: Hashable) -> int:
+        """How many go before it if nobody else comes, plus one; an estimate, since background has turns of its own."""
+        entry = self._entries[ticket]
+        line = self._lines[entry.background]
+        place = list(line[entry.client]).index(ticket)
+        before = sum(min(len(calls), place + 1) for client, calls in line.items() if client != entry.client)
+        if entry.background:
+            before += sum(map(len, self._lines[0].values()))
+        return place + before + 1
+
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the one that came first has waited, 0 where nobody waits."""
+        return max((now - entry.since for entry in self._entries.values()), default=0.0)
+
+    def retry_after_s(self) -> float:
+        """When there will probably be room: the time in which those who wait now will have gone."""
+        return min(LONGEST_RETRY_S, max(1.0, self._interval_s * len(self._entries)))
+
+
+@dataclass(slots=True)
+class _Level:
+    rate: float = 0.0  # tokens per second with so many in flight
+    weight: float = 0.0
+    at: float = 0.0
+
+
+@dataclass(slots=True)
+class Knee:
+    """How many calls at once still raise what a backend gets done, learned from what it shows.
+
+    For each number of running calls the tokens per second are averaged. The knee is the smallest number beyond which
+    nothing that was seen brought `gain` more. A backend that queues or preempts by itself is past it at once. What
+    was seen fades, so the numbers above the knee are tried again later.
+
+    Attributes:
+        gain: relative rise that makes more calls worth it.
+        half_life_s: in which what was seen at a level counts half.
+        least: weight of samples from which on a level speaks.
+    """
+
+    gain: float = 0.03
+    half_life_s: float = 600.0
+    least: float = 3.0
+    levels: dict[int, _Level] = field(default_factory=dict)
+    pushed_back_at: float | None = None
+    pushed_back_to: int | None = None
+
+    def observe(
+        self, now: float, running: int, tokens_per_s: float, waiting: float = 0.0, preemptions: float = 0.0
+    ) -> None:
+        """What a backend did since the last look: mean running calls, tokens per second, its queue, preemptions.
+
+        Goodput is handed in where there are promises: the tokens of answers that kept them.
+        """
+        if running < 1:
+            return
+        level = self.levels.setdefault(running, _Level(at=now))
+        level.weight *= 0.5 ** (max(0.0, now - level.at) / self.half_life_s)
+        level.weight = min(level.weight + 1.0, 20.0)
+        level.rate += (tokens_per_s - level.rate) / level.weight if level.weight > 1.0 else tokens_per_s - level.rate
+        level.at = now
+        if waiting >= 1.0 or preemptions > 0:
+            held = max(1, running - 1) if preemptions > 0 else running
+            self.pushed_back_to = held if self.pushed_back_to is None else min(held, self.pushed_back_to)
+            self.pushed_back_at = now
+        if len(self.levels) > 256:
+            del self.levels[min(self.levels, key=lambda one: self.levels[one].at)]
+
+    def cap(self, now: float, limit: int | None = None) -> int | None:
+        """Most calls in flight there now, never above the configured limit; None where nothing speaks for one."""
+        found = self._knee(now)
+        if self.pushed_back_at is not None and self.pushed_back_to is not None:
+            # One more again for each half-life without a complaint.
+            eased = self.pushed_back_to + int((now - self.pushed_back_at) / self.half_life_s)
+            found = eased if found is None else min(found, eased)
+        if found is None or limit is None:
+            return limit if found is None else found
+        return min(found, limit)
+
+    def _knee(self, now: float) -> int | None:
+        known = [
+            (running, level.rate)
+            for running, level in sorted(self.levels.items())
+            if level.weight * 0.5 ** (max(0.0, now - level.at) / self.half_life_s) >= self.least
+        ]
+        if len(known) < 2:
+            return None
+        best_running, best_rate = known[0]
+        for running, rate in known[1:]:
+            if rate > best_rate * (1.0 + self.gain):
+                best_running, best_rate = running, rate
+        # Only a level above, seen often enough and no better, makes a knee of it.
+        return best_running if best_running < known[-1][0] else None
+
+
+def admit(
+    call: CallFacts, candidates: Sequence[Candidate], queued: int, queue_limit: int, retry_after_s: float = 1.0
+) -> Admit | Wait | Shed:
+    """Whether a call goes now, waits, or is shed. Caps (the configured limit and the knee) stand in the candidates.
+
+    Who comes while others wait goes behind them. A call that nobody could take even when idle is admitted: the choice
+    then says why it is refused.
+
+    Args:
+        call: the call; a background one yields the last free place of a pool to interactive calls.
+        candidates: its pool.
+        queued: how many wait for this model already.
+        queue_limit: how many may.
+        retry_after_s: the queue's own estimate, for whom there is no room.
+    """
+    able = [one for one in candidates if one.barred is None]
+    if not able:
+        return Admit()
+    places = 0
+    for one in able:
+        if one.cap is None:
+            places = 2
+            break
+        places += max(0, one.cap - one.in_flight)
+    keeps_back = call.background and sum(one.cap or 0 for one in able) > 1
+    if not queued and places > (1 if keeps_back else 0):
+        return Admit()
+    full = ", ".join(f"{one.name} {one.in_flight} of {one.cap}" for one in able if one.cap is not None)
+    if queued >= queue_limit:
+        return Shed(f"every backend is full ({full}) and {queued} calls wait", retry_after_s)
+    return Wait(f"every backend is full: {full}" if full else f"{queued} calls wait already")
