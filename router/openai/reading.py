@@ -32,6 +32,7 @@ class Reading:
     """
 
     __slots__ = (
+        "_begun",
         "_choices",
         "_ended",
         "_table",
@@ -53,7 +54,8 @@ class Reading:
     def __init__(self, table: StreamTable, choices: int = 1) -> None:
         self._table = table
         self._choices = choices
-        self._ended: set[int] = set()  # indexes of the choices that have their finish_reason
+        self._begun: set[int] = set()  # indexes of the choices that were seen
+        self._ended: set[int] = set()  # and of those that have their finish_reason
         self.events = 0
         self.committable = self.has_content = self.finished = self.done = False
         self.usage: Usage | None = None
@@ -78,6 +80,16 @@ class Reading:
             return self._read_choices(document)
         return self._read_typed(document, kind)
 
+    def read_done(self) -> bool:
+        """Read the `[DONE]` at the end; say whether it is one, because the answer was finished before it.
+
+        A server that does not know `n` finishes fewer choices than were asked for; it did finish what it began.
+        """
+        if not self.finished and self._ended and self._ended >= self._begun:
+            self._finish()
+        self.done = self.finished
+        return self.done
+
     def is_usage_only(self, document: dict[str, Any]) -> bool:
         """Say whether this is the chunk that `include_usage` adds: no choices, only counts."""
         return document.get("choices") == [] and isinstance(document.get("usage"), dict)
@@ -95,6 +107,9 @@ class Reading:
         return field if len(choices) == 1 else None
 
     def _read_choice(self, choice: dict[str, Any]) -> str | None:
+        index = choice.get("index", 0)
+        index = index if isinstance(index, int) else 0
+        self._begun.add(index)
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason in FAULTY_REASONS:
             self.error = {"message": f"the backend ended the answer with finish_reason {reason!r}", "type": reason}
@@ -109,8 +124,7 @@ class Reading:
         if reason is None:
             return fields[0] if len(fields) == 1 else None
         self.finish_reasons.append(str(reason))
-        index = choice.get("index", 0)
-        self._ended.add(index if isinstance(index, int) else 0)
+        self._ended.add(index)
         if len(self._ended) >= self._choices:
             self._finish()
         return None

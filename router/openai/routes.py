@@ -54,7 +54,7 @@ class StreamShape(StrEnum):
     TYPED = "typed"  # {"type": "…"}: the type says what an event means
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StreamTable:
     """What the events of one route mean, as data.
 
@@ -62,7 +62,6 @@ class StreamTable:
         shape: the family.
         content: CHOICES: keys of a delta (or of the choice itself) that carry output, mapped to their phase.
             TYPED: event types that carry output, mapped to their phase.
-        text: the key that holds the text of the plain-content phase; where its value stands is learned from events.
         terminal: TYPED: types that end the answer. CHOICES: empty; a finish_reason for every index ends it.
         failed: TYPED: types that say the answer failed.
         keep_alive: types that say nothing at all, like a comment.
@@ -73,7 +72,6 @@ class StreamTable:
 
     shape: StreamShape
     content: dict[str, str]
-    text: str
     terminal: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
     keep_alive: frozenset[str] = frozenset()
@@ -94,10 +92,9 @@ CHAT_STREAM = StreamTable(
         "function_call": "tool",
         "audio": "content",
     },
-    text="content",
     has_done=True,
 )
-COMPLETION_STREAM = StreamTable(shape=StreamShape.CHOICES, content={"text": "content"}, text="text", has_done=True)
+COMPLETION_STREAM = StreamTable(shape=StreamShape.CHOICES, content={"text": "content"}, has_done=True)
 RESPONSES_STREAM = StreamTable(
     shape=StreamShape.TYPED,
     content={
@@ -111,7 +108,6 @@ RESPONSES_STREAM = StreamTable(
         "response.custom_tool_call_input.delta": "tool",
         "response.code_interpreter_call_code.delta": "tool",
     },
-    text="delta",
     terminal=frozenset({"response.completed", "response.incomplete"}),
     failed=frozenset({"error", "response.failed", "response.cancelled"}),
     usage=(("response", "usage"),),
@@ -120,7 +116,6 @@ RESPONSES_STREAM = StreamTable(
 MESSAGES_STREAM = StreamTable(
     shape=StreamShape.TYPED,
     content={"content_block_delta": "content"},  # the delta's own type tells text from thinking and tool input
-    text="text",
     terminal=frozenset({"message_stop"}),
     failed=frozenset({"error"}),
     keep_alive=frozenset({"ping"}),
@@ -135,7 +130,6 @@ COHERE_STREAM = StreamTable(
         "tool-call-start": "tool",
         "tool-call-delta": "tool",
     },
-    text="text",
     terminal=frozenset({"message-end"}),
     failed=frozenset({"error"}),
     usage=(("delta", "usage", "tokens"),),
@@ -143,7 +137,7 @@ COHERE_STREAM = StreamTable(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One route.
 

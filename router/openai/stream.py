@@ -176,7 +176,9 @@ class EventStream(Reading):
         if not data or data.isspace():
             return self.committable  # a comment, or another field: no progress
         if data.strip() == b"[DONE]":
-            return self._passes_done()
+            if not self.read_done():
+                self._break("[DONE] came without a terminal event")
+            return self.done
         try:
             document = sse.parse(data)
         except (ValueError, RecursionError):
@@ -198,13 +200,6 @@ class EventStream(Reading):
         self.events += 1
         self.committable = True
         return not (self._strip_usage and self.is_usage_only(document))
-
-    def _passes_done(self) -> bool:
-        if not self.finished:
-            self._break("[DONE] came without a terminal event")
-            return False
-        self.done = True
-        return True
 
     def _break(self, why: str) -> None:
         self.broken = why

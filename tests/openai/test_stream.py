@@ -176,6 +176,12 @@ def test_every_choice_must_finish():
     assert stream.broken == "[DONE] came without a terminal event"
 
 
+def test_a_server_that_knows_no_n_is_done_when_what_it_began_is():
+    stream = EventStream(CHAT_STREAM, choices=2)
+    assert run(stream, [ROLE, chunk({"content": "a"}), STOP, DONE]).endswith(DONE)
+    assert (stream.finished, stream.done, stream.broken) == (True, True, None)
+
+
 def test_a_missing_done_after_the_terminal_event_is_no_failure():
     stream = EventStream(CHAT_STREAM)
     run(stream, [ROLE, chunk({"content": "a"}), STOP])
