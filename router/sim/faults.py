@@ -1,0 +1,91 @@
+"""What can be made to go wrong on a simulated server while it runs: `POST /sim/fault {"kind": …}`, `DELETE /sim/fault`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from router.sim.language import Flavour
+
+KINDS = {
+    "refuse": "connections are reset and refused for `seconds`",
+    "hang": "/health says 200, no token comes",
+    "status": "every call gets `status` (500, 503, 429 …), with Retry-After where `retry_after_s` is given",
+    "busy": "503 as vLLM says it when its queue is full",
+    "cut": "the connection breaks after `after` events",
+    "error_event": "an error event after `after` events (0: before any content), then [DONE]",
+    "half_body": "a JSON answer breaks off in the middle",
+    "malformed": "an event that is no JSON after `after` events",
+    "no_done": "the stream ends without [DONE]",
+    "slow": "every step takes `factor` times as long",
+    "garbage": "fluent nonsense",
+    "nan": "NaN logits: `!!!!`, logprobs null",
+    "damage": "weights damaged by `amount` (logits)",
+    "decode_damage": "only decode damaged, by `amount`",
+    "long_damage": "answers degenerate after `after` tokens, by `amount`",
+    "restart": "gone for `seconds`, back as another build (`profile`, `kernel`)",
+    "loading": "connections are refused for `seconds`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault and its sizes; which of them count depends on the kind (`KINDS`)."""
+
+    kind: str
+    seconds: float = 10.0
+    status: int = 500
+    retry_after_s: float | None = None
+    after: int = 3
+    factor: float = 3.0
+    amount: float = 2.0
+    probability: float = 1.0  # of a call being hit
+    profile: str | None = None
+    kernel: str | None = None
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Fault:
+        """A fault from JSON. Raises ValueError that names what is unknown."""
+        if body.get("kind") not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}")
+        known = {one.name for one in fields(cls)}
+        if unknown := set(body) - known:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        return cls(**body)
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults in force, one of each kind."""
+
+    active: dict[str, Fault] = field(default_factory=dict)
+
+    def set(self, fault: Fault) -> None:
+        """Put a fault in force; one of the same kind gives way."""
+        self.active[fault.kind] = fault
+
+    def clear(self, kind: str | None = None) -> None:
+        """Lift one fault, or all."""
+        if kind is None:
+            self.active.clear()
+        else:
+            self.active.pop(kind, None)
+
+    def get(self, kind: str, draw: float = 0.0) -> Fault | None:
+        """The fault of that kind if it hits the call that drew `draw` (0 to 1)."""
+        fault = self.active.get(kind)
+        return fault if fault is not None and draw < fault.probability else None
+
+    def flavoured(self, flavour: Flavour) -> Flavour:
+        """The numbers of a server under the faults in force."""
+        amounts = {kind: self.active[kind].amount for kind in ("damage", "decode_damage") if kind in self.active}
+        if late := self.active.get("long_damage"):
+            flavour = replace(flavour, long_damage=late.amount, long_after=late.after)
+        if amounts:
+            flavour = replace(flavour, **amounts)
+        return replace(
+            flavour,
+            is_garbage=flavour.is_garbage or "garbage" in self.active,
+            is_nan=flavour.is_nan or "nan" in self.active,
+        )
