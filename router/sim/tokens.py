@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 
-from router.sim.words import PIECES
+from router.sim.words import PIECES, SPOKEN
 
-VOCABULARY = 131_072
+VOCABULARY = range(131_072)  # ids
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
 IM_START, IM_END, END_OF_TEXT, THINK, END_THINK = range(256, 256 + len(SPECIALS))
 FIRST_PIECE = 512
 NUMBERS = 65_536
-_NUMBERS_END = VOCABULARY - 1 - NUMBERS
+_NUMBERS_END = VOCABULARY[-1] - NUMBERS
 
 
 def _pieces() -> list[str]:
@@ -47,10 +47,17 @@ _SPLIT = re.compile(
 )
 _cache: dict[str, tuple[int, ...]] = {}
 
+WORDS = SPOKEN
+WORD_IDS = tuple(_IDS[" " + word] for word in WORDS)  # what prose is made of
+
 
 def _byte(value: int) -> int:
     """The id of a byte, and the byte of an id: "!" and NUL have changed places."""
     return {0x21: 0, 0: 0x21}.get(value, value)
+
+
+FULL_STOP = _byte(0x2E)
+IDS = {b"!": 0, **{text.encode(): token for text, token in _SPECIAL_IDS.items()}}  # those that are asked for by name
 
 
 def _bytes_of(text: str) -> list[int]:
@@ -91,7 +98,7 @@ def encode(text: str, specials: bool = True) -> list[int]:
         elif kind == "word":
             ids += _word(part)
         else:
-            ids += _bytes_of(part) if len(part) == 1 or kind != "special" else _bytes_of(part)
+            ids += _bytes_of(part)
     return ids
 
 
@@ -105,7 +112,7 @@ def token_bytes(token: int) -> bytes:
         return SPECIALS[token - 256].encode()
     if FIRST_PIECE <= token < PIECES_END:
         return _TEXTS[token - FIRST_PIECE].encode()
-    if NUMBERS <= token < VOCABULARY:
+    if NUMBERS <= token < len(VOCABULARY):
         return b"%d " % (token - NUMBERS)
     return b""
 

@@ -30,4 +30,5 @@ COMMON = tuple(  # not spoken, but frequent in prompts: they keep a prompt's tok
     "think about explain describe between against through after before again people time good new now know like".split()
 )
 
-PIECES = tuple(dict.fromkeys((*DETERMINERS, *ADJECTIVES, *NOUNS, *VERBS, *PREPOSITIONS, *ADVERBS, *COMMON)))
+SPOKEN = tuple(dict.fromkeys((*DETERMINERS, *ADJECTIVES, *NOUNS, *VERBS, *PREPOSITIONS, *ADVERBS)))
+PIECES = tuple(dict.fromkeys((*SPOKEN, *COMMON)))
