@@ -84,11 +84,13 @@ class Backend:
     intent: Intent = Intent.ACTIVE
     intent_reason: str = ""
     health: HealthState = field(default_factory=HealthState)
+    good_calls: int = 0  # since health last changed; folded into it with the next evidence
     cards: tuple[ModelCard, ...] = ()
     serving: dict[str, Serving] = field(default_factory=dict)
     kernel: str = "unknown"
     kernel_matches: bool | None = None
     kernel_detail: str = "not looked at yet"
+    contexts: dict[str, int] = field(default_factory=dict)  # max_model_len by served model
     version: str | None = None
     fingerprint: str | None = None
     build: str = ""
@@ -310,6 +312,7 @@ class Fleet:
         """Work out anew which backends serve which model."""
         pools: dict[str, list[Backend]] = {}
         for backend in self.backends.values():
+            backend.contexts = {card.id: card.max_model_len for card in backend.cards if card.max_model_len}
             wanted = set(backend.config.serves)
             served = [card.id for card in backend.cards if not wanted or card.id in wanted]
             for model in served:
@@ -391,31 +394,56 @@ class Fleet:
         """The pool of a call as values; each candidate object is reused until the next call of this method."""
         now = self.clock()
         found = []
-        for backend in self.pools.get(call.model, ()):
-            serving = backend.serving[call.model]
+        model, prefix, needs = call.model, call.prefix, call.needs
+        for backend in self.pools.get(model, ()):
+            serving = backend.serving[model]
             one = serving.candidate
-            one.barred = self._barred(backend, serving, call.model) or _unable(serving, call)
-            if backend.name in tried:
-                one.barred = "was tried already"
-            elif call.pinned is not None and backend.name != call.pinned:
-                one.barred = f"the call is pinned to {call.pinned}"
-            elif now < backend.busy_until:
-                one.barred = one.barred or f"said it is full for another {backend.busy_until - now:.0f} s"
-            one.last_resort = serving.grade is Grade.FLAGGED or backend.health.health is Health.SUSPECT
-            one.in_flight = len(backend.leases)
+            health = backend.health
+            if (
+                health.health is Health.HEALTHY
+                and backend.intent is Intent.ACTIVE
+                and serving.grade is not Grade.FLAGGED
+                and now >= backend.busy_until
+                and serving.max_prompt is None
+                and not needs & serving.cannot
+                and call.pinned is None
+                and not tried
+            ):
+                one.barred = None  # the common case; `_why_not` says the same at more length
+                one.last_resort = False
+            else:
+                one.barred = self._why_not(backend, serving, call, tried, now)
+                one.last_resort = serving.grade is Grade.FLAGGED or health.health is Health.SUSPECT
+            leases = len(backend.leases)
+            one.in_flight = leases
             one.decoding = backend.decoding.value
             one.prefill_backlog = backend.prefill_backlog
-            one.siblings = _siblings(backend) if backend.hosts else 0
+            siblings = 0
+            for host in backend.hosts:
+                siblings += host.active.value - leases
+            one.siblings = siblings
             one.remaining = 0.5 * backend.expected_tokens
             one.cap = backend.config.max_in_flight
             one.speed = serving.speed.predict(now)
-            one.ramp = backend.health.ramp(now, self.limits)
-            one.warm_tokens = backend.prefixes.warm_tokens(call.prefix) if call.prefix else 0.0
+            one.ramp = 1.0 if health.ramp_from is None else health.ramp(now, self.limits)
+            one.warm_tokens = backend.prefixes.warm_tokens(prefix) if prefix else 0.0
             # Waiting in its own queue beyond what we sent there ourselves: somebody else uses it too.
             waiting = backend.scrape.waiting if backend.scrape is not None else None
-            one.waiting = max(0.0, (waiting or 0.0) - one.in_flight)
+            one.waiting = waiting - leases if waiting and waiting > leases else 0.0
             found.append(one)
         return found
+
+    def _why_not(
+        self, backend: Backend, serving: Serving, call: CallFacts, tried: frozenset[str] | set[str], now: float
+    ) -> str | None:
+        if backend.name in tried:
+            return "was tried already"
+        if call.pinned is not None and backend.name != call.pinned:
+            return f"the call is pinned to {call.pinned}"
+        reason = self._barred(backend, serving, call.model) or _unable(serving, call)
+        if reason is None and now < backend.busy_until:
+            reason = f"said it is full for another {backend.busy_until - now:.0f} s"
+        return reason
 
     def _barred(self, backend: Backend, serving: Serving, model: str) -> str | None:
         if backend.intent is not Intent.ACTIVE:
@@ -470,6 +498,9 @@ class Fleet:
         """Take a piece of evidence about a backend's health."""
         now = self.clock()
         old = backend.health
+        if backend.good_calls:
+            old = replace(old, good=old.good + backend.good_calls)
+            backend.good_calls = 0
         new = health_policy.observe(old, evidence, detail, now, self.limits)
         new = health_policy.forgive(new, now, self.limits)
         backend.health = new
@@ -481,6 +512,14 @@ class Fleet:
             self.bus.emit(HealthChanged(backend.name, old.health.value, new.health.value, new.reason))
             if self.on_free is not None:
                 self.on_free(backend.name)
+
+    def call_went_well(self, backend: Backend) -> None:
+        """A call came to its end: the common case, so nothing is built where nothing changes."""
+        state = backend.health
+        if state.health is Health.HEALTHY and not state.call_fails:
+            backend.good_calls += 1
+            return
+        self.observe(backend, Evidence.CALL_OK)
 
     def set_intent(self, name: str, intent: Intent, reason: str = "") -> None:
         """What the operator says of a backend. Draining has a deadline; what is in flight then moves on."""

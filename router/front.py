@@ -24,9 +24,11 @@ from router.openai.errors import ErrorKind
 from router.openai.routes import MethodNotAllowed, Route, RouteKind, StreamTable, match, path_id
 from router.openai.stream import EventStream
 from router.policy import choose as policy
+from router.policy.admit import Admit, Shed, admit
 from router.policy.facts import CallFacts, Candidate, Choice, Health, Intent, RoutingLimits
 from router.policy.lengths import LengthModel
 from router.policy.prefix import hashes
+from router.waiting import Expired, Waiting
 from router.wire.head import Header, RequestHead
 from router.wire.relay import Relay
 from router.wire.server import ClientConnection, Request
@@ -40,11 +42,16 @@ _SESSIONS = 20_000
 class Decision:
     """What was decided for one attempt of a call, kept for `router explain`."""
 
-    at: float
+    at: float  # loop time
     facts: CallFacts
     limits: RoutingLimits
-    candidates: tuple[Candidate, ...]
+    rows: list[samples.Row]  # the candidates' fields: cheaper to keep than candidates
     choice: Choice | None
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The candidates as they were."""
+        return [Candidate(*row) for row in self.rows]
 
 
 @dataclass(slots=True)
@@ -93,7 +100,9 @@ class Front:
         self._listing: dict[str, dict[str, Any]] | None = None
         self._prefix = os.urandom(6).hex()
         self._count = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self.waiting = Waiting(
+            loop, lambda model: fleet.model_settings(model).queue_length, lambda: fleet.config.limits.queue_total
+        )
         self._idle: asyncio.Future[None] | None = None
         fleet.listeners.append(self._models_changed)
         fleet.on_free = self._freed
@@ -316,40 +325,57 @@ class Front:
         )
 
     async def choose(self, exchange: Exchange, facts: CallFacts) -> Choice:
-        """A backend for the next attempt; waits where everybody is full or still loading.
+        """A backend for the next attempt; waits in the model's queue where everybody is full or still loading.
 
         Raises:
             NoBackend: nobody can take it, with the reason for each.
-            Overloaded: the queue is full, or the wait took too long.
+            Overloaded: there is no room to wait, or the wait took too long.
         """
         waited_from: float | None = None
+        woken = False
         while True:
-            choice, reasons = self._decide(exchange, facts)
+            choice, reasons = self._admitted(exchange, facts, woken)
             if choice is not None:
                 if waited_from is not None:
                     exchange.queued_s += self.clock() - waited_from
+                    self.waiting.decided(exchange, facts.model)
                 return choice
             now = self.clock()
             waited_from = waited_from if waited_from is not None else now
-            left = waited_from + self.fleet.config.timeouts.queue_s - now
-            if left <= 0 or not self._worth_waiting(exchange, facts):
-                exchange.queued_s += now - waited_from
-                raise self._nobody(facts, reasons)
-            if len(self._waiters) >= self.fleet.config.limits.queue_total:
-                raise Overloaded("the router's queue is full", code="queue_full", status=429, retry_after_s=5)
-            waiter = self.loop.create_future()
-            self._waiters.add(waiter)
-            timer = self.loop.call_later(left, _wake, waiter)
+            deadline = waited_from + self.fleet.config.timeouts.queue_s
             try:
-                await waiter
+                if not self._worth_waiting(exchange, facts):
+                    raise Expired
+                await self.waiting.wait(exchange, facts, exchange.client.address, deadline)
+                woken = True
+            except Expired:
+                raise self._nobody(facts, reasons) from None
             finally:
-                timer.cancel()
-                self._waiters.discard(waiter)
+                exchange.queued_s = self.clock() - waited_from
+                if not woken:
+                    self.waiting.decided(exchange, facts.model)
 
-    def _decide(self, exchange: Exchange, facts: CallFacts) -> tuple[Choice | None, dict[str, str]]:
+    def _admitted(self, exchange: Exchange, facts: CallFacts, woken: bool) -> tuple[Choice | None, dict[str, str]]:
+        """A choice, or nothing where the call has to wait: behind those who wait already, or for a free place."""
+        queued = 0 if woken else self.waiting.queued(facts.model)
+        candidates = self.fleet.candidates(facts, exchange.tried)
+        verdict = admit(facts, candidates, queued, self.fleet.model_settings(facts.model).queue_length)
+        if isinstance(verdict, Admit):
+            return self._decide(exchange, facts, candidates)
+        if isinstance(verdict, Shed):
+            raise Overloaded(
+                verdict.reason,
+                status=429,
+                code="queue_full",
+                retry_after_s=self.waiting.retry_after_s(facts.model),
+            )
+        return None, {one.name: one.barred or "full" for one in candidates}
+
+    def _decide(
+        self, exchange: Exchange, facts: CallFacts, candidates: list[Candidate]
+    ) -> tuple[Choice | None, dict[str, str]]:
         fleet = self.fleet
         settings = fleet.model_settings(facts.model)
-        candidates = fleet.candidates(facts, exchange.tried)
         if exchange.session is not None and settings.sticky:
             last = self._sessions.get(exchange.session)
             for one in candidates:
@@ -393,8 +419,8 @@ class Front:
             if len(self.explained) > size:
                 self.explained.popitem(last=False)
         if len(kept.decisions) < 16:
-            copies = tuple([samples.copy_candidate(one) for one in candidates])
-            kept.decisions.append(Decision(self.wall(), facts, limits, copies, choice))
+            rows = [samples.row_of(one) for one in candidates]
+            kept.decisions.append(Decision(self.clock(), facts, limits, rows, choice))
 
     def _worth_waiting(self, exchange: Exchange, facts: CallFacts) -> bool:
         """Somebody who could take it is only full, or still loading."""
@@ -428,16 +454,18 @@ class Front:
         return NoBackend(f"no backend can take {facts.model} now ({listed})", retry_after_s=10)
 
     def _freed(self, name: str) -> None:
-        for waiter in tuple(self._waiters):
-            _wake(waiter)
+        """A lease ended, or a backend's state changed: whoever waits for one of its models tries again."""
+        if self.waiting.total:
+            backend = self.fleet.backends.get(name)
+            self.waiting.wake(tuple(backend.serving) if backend is not None else self.waiting.models)
 
     def queued(self) -> int:
         """Calls waiting in the router."""
-        return len(self._waiters)
+        return self.waiting.total
 
     def queued_by_model(self) -> dict[str, int]:
         """Calls waiting, by model; every served model has an entry."""
-        return dict.fromkeys(self.fleet.pools, 0)
+        return dict.fromkeys(self.fleet.pools, 0) | self.waiting.by_model()
 
     def body_for(self, exchange: Exchange, call: Call, backend: Backend) -> bytes:
         """The request's body for this backend: the original bytes with named edits, or a continuation's."""
@@ -453,14 +481,16 @@ class Front:
         """The most that the backend takes, where the client asks for more: opencode sends 32,000 to any server."""
         if not call.limits:
             return None
-        card = next((card for card in backend.cards if card.id == exchange.model), None)
-        if card is None or card.max_model_len is None:
+        most = backend.contexts.get(exchange.model)
+        if most is None:
             return None
-        most = card.max_model_len
-        if samples.rejects_sum(backend.version) and exchange.facts is not None:
+        if exchange.facts is not None and samples.rejects_sum(backend.version):
             # vLLM up to 0.18 rejects prompt + max_tokens beyond the context; later ones clamp to what is left.
             most = max(1, most - int(1.1 * exchange.facts.prompt_tokens) - 16)
-        return most if any(limit > most for _, limit in call.limits) else None
+        for _, limit in call.limits:
+            if limit > most:
+                return most
+        return None
 
     def observer(self, exchange: Exchange, table: StreamTable, backend: Backend) -> EventStream | Spliced:
         """What watches an attempt's event stream."""
@@ -541,7 +571,10 @@ class Front:
         self.bus.emit(event)
 
     def sweep(self, now: float) -> None:
-        """Look at every open call's deadlines."""
+        """Look at every open call's deadlines, and at those who wait."""
+        if self.waiting.total:
+            self.waiting.expire(now)
+            self.waiting.wake(self.waiting.models)
         for exchange in tuple(self.open):
             exchange.sweep(now)
             if exchange.emitted is not None:
@@ -569,8 +602,3 @@ _NOTHING: frozenset[str] = frozenset()
 _ROUTE_NEEDS: dict[RouteKind, frozenset[str]] = {
     kind: frozenset({kind.value}) for kind in RouteKind if kind not in (RouteKind.CHAT, RouteKind.COMPLETIONS)
 }
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -11,9 +11,9 @@ import re
 
 from router.config import BackendConfig
 from router.errors import ClientFault
-from router.wire.head import Header, RequestHead, ResponseHead, end_to_end, request_bytes
+from router.wire.head import HOP_BY_HOP, Header, RequestHead, ResponseHead, end_to_end, request_bytes
 
-_OURS = frozenset(
+_OURS = HOP_BY_HOP | frozenset(
     {
         b"host",
         b"content-length",
@@ -26,7 +26,7 @@ _OURS = frozenset(
         b"x-router-pin",
     }
 )
-_ANSWER_OURS = frozenset(
+_ANSWER_OURS = HOP_BY_HOP | frozenset(
     {
         b"content-length",
         b"x-request-id",

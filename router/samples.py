@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from router.errors import BackendFault
 from router.fleet import Backend, Lease
 from router.openai.call import Call
 from router.openai.errors import ErrorKind
 from router.policy.facts import Candidate
-from router.policy.health import Evidence
 from router.wire.relay import Mode, Relay
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: 
     """Learn from one attempt. Only an answer that came to its end says anything about speed or lengths."""
     if failure is not None or relay.mode is not Mode.ENDED:
         return
-    front.fleet.observe(lease.backend, Evidence.CALL_OK)
+    front.fleet.call_went_well(lease.backend)
     usage, facts = exchange.usage, exchange.facts
     if usage is None or facts is None or exchange.call is None:
         return
@@ -58,9 +58,13 @@ def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: 
         speed.observe_decode(now, tokens, seconds, streams, siblings)
 
 
-def copy_candidate(one: Candidate) -> Candidate:
+Row = tuple[Any, ...]
+"""A candidate's fields, in their order."""
+
+
+def row_of(one: Candidate) -> Row:
     """A candidate as it is now: the fleet reuses its own object for the next decision."""
-    return Candidate(
+    return (
         one.name,
         one.hosts,
         one.barred,
@@ -96,6 +100,7 @@ def learn_inability(backend: Backend, exchange: Exchange, call: Call, said: Erro
             serving.cannot.add(call.route.kind.value)
 
 
+@lru_cache(256)
 def rejects_sum(version: str | None) -> bool:
     """Whether this vLLM rejects prompt + max_tokens beyond the context: 0.18 and older; later ones clamp."""
     if version is None:

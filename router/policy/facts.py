@@ -39,7 +39,7 @@ class Grade(StrEnum):
     FLAGGED = "flagged"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per call; nobody changes it
 class CallFacts:
     """What is known of a call before it is routed.
 
@@ -145,7 +145,7 @@ class RoutingLimits:
     sticky: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per attempt; nobody changes it
 class Choice:
     """The backend chosen, why, and what was predicted (seconds from now), with the cost of each candidate."""
 

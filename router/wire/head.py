@@ -51,6 +51,7 @@ class RequestHead:
     target: str  # origin-form: path and query
     version: str  # "1.0" or "1.1"
     headers: list[Header]
+    fields: dict[bytes, bytes]  # the same by name; of repeated ones the last
     keep_alive: bool
     expects_continue: bool = False
     length: int | None = None  # Content-Length; None: chunked or no body
@@ -58,11 +59,7 @@ class RequestHead:
 
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, None where it is absent."""
-        found = None
-        for key, value in self.headers:
-            if key == name:
-                found = value
-        return found
+        return self.fields.get(name)
 
 
 @dataclass(slots=True)
@@ -89,33 +86,48 @@ def judge_request(method: bytes, target: bytes, version: str, headers: list[Head
     Raises:
         ClientFault: 400, 417, 501 or 505, when it is not a request that we can pass on without ambiguity.
     """
-    if version not in ("1.1", "1.0"):
+    if version != "1.1" and version != "1.0":
         raise ClientFault(f"HTTP/{version} is not spoken here; use HTTP/1.1", status=505, code="http_version")
-    hosts = 0
-    head = RequestHead(method.decode("ascii"), "", version, headers, keep_alive)
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            if not _HOST_BYTES.issuperset(value):
-                raise ClientFault("the Host header is not a host name", code="bad_host")
-        elif name == b"content-length":
-            head.length = int(value)
-        elif name == b"transfer-encoding":
-            if version == "1.0":
-                raise ClientFault("Transfer-Encoding has no meaning in HTTP/1.0", code="bad_framing")
-            if head.chunked or value.lower() != b"chunked":
-                raise ClientFault("only Transfer-Encoding: chunked is understood", status=501, code="bad_framing")
-            head.chunked = True
-        elif name == b"expect":
-            if value.lower() != b"100-continue":
-                raise ClientFault("only Expect: 100-continue is understood", status=417, code="expectation_failed")
-            head.expects_continue = version == "1.1"
-        elif name == b"upgrade" and version == "1.1" and method != b"CONNECT":
-            raise ClientFault("protocol upgrades are not served here", status=501, code="upgrade_refused")
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise ClientFault("exactly one Host header is needed (RFC 9112, section 3.2)", code="bad_host")
-    head.target = _origin_form(method, target)
+    fields = dict(headers)
+    head = RequestHead(method.decode("ascii"), _origin_form(method, target), version, headers, fields, keep_alive)
+    host = fields.get(b"host")
+    if host is None:
+        if version == "1.1":
+            raise _one_host()
+    elif not _HOST_BYTES.issuperset(host):
+        raise ClientFault("the Host header is not a host name", code="bad_host")
+    if len(fields) != len(headers):
+        names = [name for name, _ in headers]
+        if names.count(b"host") > 1:
+            raise _one_host()
+        if names.count(b"transfer-encoding") > 1:
+            raise _only_chunked()
+    length = fields.get(b"content-length")
+    if length is not None:
+        head.length = int(length)
+    encoding = fields.get(b"transfer-encoding")
+    if encoding is not None:
+        if version == "1.0":
+            raise ClientFault("Transfer-Encoding has no meaning in HTTP/1.0", code="bad_framing")
+        if encoding.lower() != b"chunked":
+            raise _only_chunked()
+        head.chunked = True
+    expect = fields.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise ClientFault("only Expect: 100-continue is understood", status=417, code="expectation_failed")
+        head.expects_continue = version == "1.1"
+    if b"upgrade" in fields and version == "1.1":
+        raise ClientFault("protocol upgrades are not served here", status=501, code="upgrade_refused")
     return head
+
+
+def _one_host() -> ClientFault:
+    return ClientFault("exactly one Host header is needed (RFC 9112, section 3.2)", code="bad_host")
+
+
+def _only_chunked() -> ClientFault:
+    return ClientFault("only Transfer-Encoding: chunked is understood", status=501, code="bad_framing")
 
 
 def _origin_form(method: bytes, target: bytes) -> str:
@@ -144,11 +156,10 @@ def connection_names(headers: Iterable[Header]) -> frozenset[bytes]:
     return frozenset(named)
 
 
-def end_to_end(headers: list[Header], also_drop: frozenset[bytes]) -> list[Header]:
-    """The headers that may be passed on, in order, repeats kept; without hop-by-hop ones, those that Connection
-    names, and `also_drop`.
+def end_to_end(headers: list[Header], drop: frozenset[bytes]) -> list[Header]:
+    """The headers that may be passed on, in order, repeats kept; without `drop` (which holds the hop-by-hop ones) and
+    those that Connection names.
     """
-    drop = HOP_BY_HOP | also_drop
     for name, value in headers:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
             drop = drop | connection_names(headers)
