@@ -127,7 +127,8 @@ def _probe_ok(state: HealthState, now: float, limits: HealthLimits) -> HealthSta
         case Health.PROBATION if oks >= 4 * limits.healthy_after and state.call_fails == 0:
             # No traffic came to try it: enough good probes will do.
             return _readmit(state, now, "kept answering its probes")
-        case Health.SUSPECT if oks >= limits.healthy_after and state.call_fails == 0:
+        case Health.SUSPECT if oks >= limits.healthy_after:
+            # Failed calls in a row stay counted: one more and it is suspect again, a few more and it is out.
             return _to(state, Health.HEALTHY, now, f"answers {oks} probes in a row")
     return state
 
@@ -167,7 +168,7 @@ def _call_ok(state: HealthState, now: float, limits: HealthLimits) -> HealthStat
 
 
 def _call_failed(state: HealthState, detail: str, now: float, limits: HealthLimits) -> HealthState:
-    state = replace(state, call_fails=state.call_fails + 1)
+    state = replace(state, call_fails=state.call_fails + 1, probe_oks=0)
     if state.health in (Health.OFF, Health.STARTING, Health.EJECTED):
         return state
     if state.health is Health.PROBATION:
