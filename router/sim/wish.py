@@ -70,7 +70,8 @@ def wish_of(body: Mapping[str, Any], is_chat: bool, max_model_len: int, max_logp
     options = body.get("stream_options") or {}
     if options and not streams:
         raise bad("Stream options can only be defined when `stream=True`.", "stream_options")
-    temperature = float(body.get("temperature") if body.get("temperature") is not None else 1.0)
+    heat = body.get("temperature")
+    temperature = 1.0 if heat is None else float(heat)
     if temperature < 0:
         raise bad(f"temperature must be non-negative, got {temperature}.", "temperature", temperature)
     echoes = bool(body.get("echo"))
