@@ -1,12 +1,12 @@
-"""What can be made to go wrong on a simulated server while it runs: `POST /sim/fault {"kind": …}`, or DELETE it."""
+"""What can be made to go wrong on a simulated server while it runs: `POST /sim/fault {"kind": …}`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from router.sim.numerics import Damage
+from router.sim.language import Flavour
 
 KINDS = {
     "refuse": "connections are reset and refused for `seconds`",
@@ -15,10 +15,9 @@ KINDS = {
     "busy": "503 as vLLM says it when its queue is full",
     "cut": "the connection breaks after `after` events",
     "error_event": "an error event after `after` events (0: before any content), then [DONE]",
-    "truncate": "the connection is closed in good order after `after` events, without the last chunk",
-    "half_json": "a JSON answer breaks off in the middle; in a stream, an event is half its JSON after `after` events",
-    "bad_chunk": "bytes that break HTTP's own framing after `after` events",
-    "missing_done": "the stream ends without [DONE]",
+    "half_body": "a JSON answer breaks off in the middle",
+    "malformed": "an event that is no JSON after `after` events",
+    "no_done": "the stream ends without [DONE]",
     "slow": "every step takes `factor` times as long",
     "garbage": "fluent nonsense",
     "nan": "NaN logits: `!!!!`, logprobs null",
@@ -78,13 +77,15 @@ class Faults:
         fault = self.active.get(kind)
         return fault if fault is not None and draw < fault.probability else None
 
-    def damaged(self, damage: Damage) -> Damage:
-        """What is wrong with the answers of a server under the faults in force."""
-        now = self.active
-        return Damage(
-            weights=damage.weights + (now["damage"].amount if "damage" in now else 0.0),
-            decode=damage.decode + (now["decode_damage"].amount if "decode_damage" in now else 0.0),
-            long_after=now["long_damage"].after if "long_damage" in now else damage.long_after,
-            garbage=damage.garbage or "garbage" in now,
-            nan=damage.nan or "nan" in now,
+    def flavoured(self, flavour: Flavour) -> Flavour:
+        """The numbers of a server under the faults in force."""
+        amounts = {kind: self.active[kind].amount for kind in ("damage", "decode_damage") if kind in self.active}
+        if late := self.active.get("long_damage"):
+            flavour = replace(flavour, long_damage=late.amount, long_after=late.after)
+        if amounts:
+            flavour = replace(flavour, **amounts)
+        return replace(
+            flavour,
+            is_garbage=flavour.is_garbage or "garbage" in self.active,
+            is_nan=flavour.is_nan or "nan" in self.active,
         )

@@ -1,228 +1,189 @@
-"""A toy language model: deterministic, readable, with logprobs that agree however a text is scored.
+"""A toy language model: for every context the same distribution, in prefill and decode, up to rounding and damage.
 
-At every place of a text it gives a distribution over the whole vocabulary: two dozen candidates (words that may follow
-by a small grammar; or the next token of an answer that is known), and a tail for all the rest. The logprob of a token
-is the same whether it was just generated or stands in a prompt, up to the kernel's own noise (`Numerics`).
+The distribution over the vocabulary is that of 48 candidates picked by the last tokens, plus an even tail; where a
+chat's script says what comes next, that token leads. On top of it comes noise in the shape of real numerics (measured on an
+emulated NVFP4 model): what a scheme's weights and activations cost is common to all its kernels, activation rounding is
+chaotic and each kernel's own. So two right W4A4 kernels differ a lot from each other, and are equally far from a
+reference. The sizes are smaller here, as published for calibrated big models.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.sim.known import known_answer
-from router.sim.numerics import Numerics, gauss, mix
-from router.sim.tokens import END_THINK, IM_END, IM_START, PIECES_END, THINK, VOCABULARY, decode, encode, id_of
-from router.sim.words import ADJECTIVES, ADVERBS, DETERMINERS, NOUNS, PREPOSITIONS, VERBS
+from router.sim import scripts
+from router.sim.tokens import FULL_STOP, IDS, IM_END, VOCABULARY, WORD_IDS, decode, encode
 
-CANDIDATES = 24
-TAIL = 0.02  # probability of everything that is no candidate
-_KNOWN_LEAD = 5.0  # a known next token leads the best candidate by this
-_NEWLINE = encode("\n")[0]
-_ASSISTANT = tuple(encode("assistant\n"))
-_USER = tuple(encode("user\n"))
-_STOP = encode(".")[0]
+CANDIDATES = 48
+EXACT_LEAD, PROSE_LEAD = 12.0, 5.0  # logit by which a scripted token leads
+TAIL = -4.0  # logit of every token that is no candidate
+WEIGHT_NOISE, ACTIVATION_NOISE = 0.22, 0.14  # in logits; squares add up to about twice the KL to the reference
+KERNEL_NOISE = {"bf16": 0.0, "w4a16": 0.03, "w4a4": 0.17}
+_CALM_DAMAGE = 0.5  # up to here no scripted token loses its lead
 
 
-def _ids(words: Sequence[str]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(id_of(" " + word) for word in words))
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """How a server's numbers differ from the ideal ones. Damages are in logits; 0 = none, 1 a bad layer, 6 a wreck."""
 
+    scheme: str = "w4a16"
+    kernel: str = "marlin"
+    damage: float = 0.0
+    decode_damage: float = 0.0
+    long_damage: float = 0.0
+    long_after: int = 512
+    is_garbage: bool = False
+    is_nan: bool = False
 
-_CLASSES = {
-    "det": _ids(DETERMINERS),
-    "adj": _ids(ADJECTIVES),
-    "noun": _ids(NOUNS),
-    "verb": _ids(VERBS),
-    "prep": _ids(PREPOSITIONS),
-    "adv": _ids(ADVERBS),
-    "start": _ids([word.capitalize() for word in DETERMINERS]),
-    "stop": (_STOP,),
-}
-_AFTER = {
-    "start": ("adj", "noun"),
-    "det": ("adj", "noun"),
-    "adj": ("noun",),
-    "noun": ("verb", "prep"),
-    "verb": ("det", "adv"),
-    "adv": ("det", "prep"),
-    "prep": ("det",),
-    "stop": ("start",),
-}
-_CLASS_OF = {token: name for name, tokens in reversed(_CLASSES.items()) for token in tokens}
-_OPENING = tuple(id_of(word.capitalize()) for word in DETERMINERS)
+    def is_calm(self) -> bool:
+        """Nothing here moves a scripted token from the lead."""
+        worst = max(self.damage, self.decode_damage, self.long_damage)
+        return worst <= _CALM_DAMAGE and not self.is_garbage and not self.is_nan
+
+    def noise(self, emitted: int) -> float:
+        """Damage at a position: `emitted` tokens into the answer, -1 within the prompt."""
+        if emitted < 0:
+            return self.damage
+        late = self.long_damage if emitted >= self.long_after else 0.0
+        return math.hypot(self.damage, self.decode_damage, late)
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What may stand at one place.
+    """What may come next: candidates with their log-probabilities, best first, and that of any other token."""
 
-    Attributes:
-        tokens: candidates, likeliest first.
-        logprobs: theirs.
-        place: the place, for the tail.
-        tail_noise: what the kernel does to a token of the tail.
-    """
+    ranked: tuple[tuple[int, float], ...]
+    tail: float
 
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    place: int
-    numerics: Numerics
-    decoding: bool
-
-    def logprob(self, token: int) -> float:
-        """Of any token of the vocabulary."""
-        if token in self.tokens:
-            return self.logprobs[self.tokens.index(token)]
-        own = gauss(self.place, token) + self.numerics.noise(self.place, token, self.decoding)
-        prior = math.log((0.9 if token < PIECES_END else 0.1) / (PIECES_END if token < PIECES_END else VOCABULARY))
-        return math.log(TAIL) + prior + own - 0.5 * (1.0 + self.numerics.spread(self.decoding))
-
-    def rank(self, token: int) -> int:
-        """1 for the likeliest; in the tail about where its logprob puts it."""
-        if token in self.tokens:
-            return self.tokens.index(token) + 1
-        return CANDIDATES + 1 + int(min(VOCABULARY - CANDIDATES - 2, math.exp(-self.logprob(token)) * TAIL / 10))
+    def of(self, token: int) -> tuple[float, int]:
+        """A token's log-probability and its rank, counted from 1."""
+        for rank, (one, logprob) in enumerate(self.ranked, 1):
+            if one == token:
+                return logprob, rank
+        return self.tail, len(self.ranked) + 1 + token % (len(VOCABULARY) - len(self.ranked))
 
 
-class Cursor:
-    """A place in a growing text: what comes next, and on to it."""
+class LanguageModel:
+    """Distributions of one server; without state, so any position can be asked for in any order."""
 
-    def __init__(self, ids: Sequence[int], numerics: Numerics, forced: str | None = None, at_end: bool = True) -> None:
-        """Stand at the end of `ids` (or at their beginning, to walk through them with `push`).
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
+        self._kernel = zlib.crc32(flavour.kernel.encode())
 
-        Args:
-            ids: the text so far.
-            numerics: the kernel's noise.
-            forced: the answer's text where something outside forces it (a JSON schema, a tool call).
-        """
-        self._numerics = numerics
-        self._ids: list[int] = []
-        self._script: list[int] = []
-        self._script_at = 0
-        self._answer_from: int | None = None
-        self._answer_tokens = 0
-        self.generated = 0
-        if at_end:
-            self._ids = list(ids)
-            self._find_turn()
-        if forced is not None:
-            self._script, self._script_at = [*encode(forced), IM_END], 0
+    def next(self, context: Sequence[int], lead: tuple[int, bool] | None, emitted: int = -1) -> Distribution:
+        """What follows `context` (its last three tokens count), `lead` = the scripted token and whether it is exact."""
+        key = _mix(context[-3:])
+        flavour = self.flavour
+        logits: dict[int, float] = {}
+        for rank in range(CANDIDATES):
+            logits[_candidate(key, rank)] = 2.0 - 1.6 * math.log1p(rank) + 0.5 * _bell(key, rank)
+        if lead is not None:
+            logits[lead[0]] = 2.0 + (EXACT_LEAD if lead[1] else PROSE_LEAD) - 3.0 * abs(_bell(key, 99)) / 3.0
+        if flavour.is_garbage:
+            logits = {token: 3.0 * _bell(self._kernel, key, token) for token in logits}
+        scale = flavour.noise(emitted)
+        for token, logit in logits.items():
+            logits[token] = logit + self._rounding(key, token) + scale * _bell(7, key, token)
+        total = math.log(sum(map(math.exp, logits.values())) + (len(VOCABULARY) - len(logits)) * math.exp(TAIL - 6.0))
+        ranked = sorted(((token, logit - total) for token, logit in logits.items()), key=lambda one: (-one[1], one[0]))
+        return Distribution(tuple(ranked), TAIL - 6.0 - total)
 
-    def push(self, token: int, generated: bool = False) -> None:
-        """This token comes next."""
-        self._ids.append(token)
-        if generated:
-            self.generated += 1
-        if self._script_at < len(self._script) and self._script[self._script_at] == token:
-            self._script_at += 1
-        elif self._script:
-            self._script = []
-        if not generated and token == _NEWLINE and tuple(self._ids[-len(_ASSISTANT) - 1 :]) == (IM_START, *_ASSISTANT):
-            self._find_turn()
+    def _rounding(self, key: int, token: int) -> float:
+        scheme = self.flavour.scheme
+        if scheme == "bf16":
+            return 0.0
+        noise = WEIGHT_NOISE * _bell(1, key, token) + KERNEL_NOISE[scheme] * _bell(self._kernel, key, token)
+        return noise + (ACTIVATION_NOISE * _bell(2, key, token) if scheme == "w4a4" else 0.0)
 
-    def next(self, decoding: bool = True) -> Distribution:
-        """What may come next; `decoding` says by which kernels it is computed."""
-        ids = self._ids
-        last = ids[-1] if ids else 0
-        place = mix(last, ids[-2] if len(ids) > 1 else 0, len(ids))
-        names = self._classes(last, place)
-        pool = [token for name in names for token in _CLASSES[name]]
-        best = sorted(((gauss(place, token, 7), token) for token in pool), reverse=True)[:CANDIDATES]
-        if len(best) < CANDIDATES:
-            nouns = _CLASSES["noun"]
-            taken = {token for _, token in best}
-            extra = [token for token in nouns if token not in taken][: CANDIDATES - len(best)]
-            best += [(gauss(place, token, 7) - 4.0, token) for token in extra]
-        logits = {token: 1.6 * value for value, token in best}
-        wanted = self._wanted(place)
-        if wanted is not None:
-            logits.pop(best[-1][1])
-            logits[wanted] = max(logits.values()) + _KNOWN_LEAD
-        noise = self._numerics.noise
-        noisy = sorted(((value + noise(place, token, decoding), token) for token, value in logits.items()), reverse=True)
-        top = noisy[0][0]
-        total = math.log(sum(math.exp(value - top) for value, _ in noisy)) + top - math.log(1.0 - TAIL)
-        return Distribution(
-            tuple(token for _, token in noisy), tuple(value - total for value, _ in noisy), place, self._numerics,
-            decoding,
-        )  # fmt: skip
+    def score(self, ids: Sequence[int], prompt_tokens: int | None = None) -> list[Distribution]:
+        """The distribution at every position but the first; teacher-forced, as `prompt_logprobs` wants it."""
+        leads = leads_of(ids)
+        split = len(ids) if prompt_tokens is None else prompt_tokens
+        return [self.next(ids[max(0, at - 3) : at], leads.get(at), at - split if at >= split else -1)
+                for at in range(1, len(ids))]  # fmt: skip
 
-    def _classes(self, last: int, place: int) -> tuple[str, ...]:
-        """Which words may follow: by the grammar, or the beginning of a sentence after anything else."""
-        name = _CLASS_OF.get(last)
-        if name is None:
-            return ("start",) if last in (_NEWLINE, IM_END, THINK, END_THINK) or not self._ids else ("adj", "noun")
-        if name == "noun" and gauss(place, 1, 3) > 0.3:
-            return ("stop",)
-        return _AFTER[name]
+    def generate(self, prompt: Sequence[int], limit: int, ignores_eos: bool = False) -> tuple[list[int], bool]:
+        """Greedy ids after a prompt, at most `limit`; and whether the model ended by itself (the end token counts)."""
+        if self.flavour.is_nan:
+            return [IDS[b"!"]] * limit, False
+        following, is_exact = continuation(prompt)
+        if self.flavour.is_calm() and following is not None and not ignores_eos:
+            whole = [*following, IM_END]
+            return whole[:limit], len(whole) <= limit
+        return self._walk(prompt, following, is_exact, limit, ignores_eos)
 
-    def _wanted(self, place: int) -> int | None:
-        """The next token of a known answer, or the end where this answer has been long enough."""
-        if self._script_at < len(self._script):
-            return self._script[self._script_at]
-        if self._answer_from is None:
-            return None
-        written = len(self._ids) - self._answer_from
-        if written >= self._answer_tokens and self._ids[-1] == _STOP:
-            return IM_END
-        return None
-
-    def _find_turn(self) -> None:
-        """Read the last turn: what was asked, what of the answer is there, and what it will be."""
-        self._script, self._script_at, self._answer_from = [], 0, None
-        head = _last(self._ids, (IM_START, *_ASSISTANT))
-        if head is None:
-            self._plain(decode(self._ids[-64:]))
-            return
-        start = head + 1 + len(_ASSISTANT)
-        asked_at = _last(self._ids[:head], (IM_START, *_USER))
-        question = ""
-        if asked_at is not None:
-            asked = self._ids[asked_at + 1 + len(_USER) : head]
-            question = decode(asked[: asked.index(IM_END)] if IM_END in asked else asked)
-        written = self._ids[start:]
-        self._answer_from = start
-        self._answer_tokens = answer_tokens(question)
-        if THINK in written:
-            thought = written[written.index(THINK) :]
-            if END_THINK not in thought:
-                self._script = [*encode(thought_about(question)), END_THINK, *encode("\n\n")]
-                self._script += self._known(question)
-                return
-            written = thought[thought.index(END_THINK) + 1 :]
-        answer = known_answer(question)
-        done = decode(written).lstrip("\n")
-        if answer is not None and answer.startswith(done):
-            self._script = [*encode(answer[len(done) :]), IM_END]
-
-    def _known(self, question: str) -> list[int]:
-        answer = known_answer(question)
-        return [] if answer is None else [*encode(answer), IM_END]
-
-    def _plain(self, text: str) -> None:
-        """A text without turns: known only where it ends with the question."""
-        line = text.rstrip("\n").rpartition("\n")[2]
-        answer = known_answer(line) if text and "count to" in line.lower() else None
-        if answer is not None:
-            self._script = [*encode(answer), IM_END]
+    def _walk(
+        self, prompt: Sequence[int], following: list[int] | None, is_exact: bool, limit: int, ignores_eos: bool
+    ) -> tuple[list[int], bool]:
+        script = None if following is None else [*following, IM_END]
+        out: list[int] = []
+        tail = list(prompt[-3:])
+        while len(out) < limit:
+            on_script = script is not None and len(out) < len(script) and script[: len(out)] == out
+            lead = (script[len(out)], is_exact) if on_script and script is not None else None
+            best = self.next(tail, lead, len(out)).ranked
+            token = next(one for one, _ in best if one != IM_END) if ignores_eos else best[0][0]
+            out.append(token)
+            tail = [*tail[-2:], token]
+            if token == IM_END:
+                return out, True
+        return out, False
 
 
-def answer_tokens(question: str) -> int:
-    """How long the answer to a question is: the same on every backend, 20 to about 600 tokens."""
-    seed = mix(*encode(question)[-48:])
-    return max(20, min(600, int(140 * math.exp(0.7 * gauss(seed, 11)))))
+def continuation(ids: Sequence[int]) -> tuple[list[int] | None, bool]:
+    """What the script says comes after these ids, None where there is no chat or it was left already."""
+    text = decode(ids)
+    before, header, begun = text.rpartition(scripts.HEADER)
+    if not header or "<|im_end|>" in begun:
+        return None, False
+    said = scripts.script(before)
+    whole = said.text
+    if begun.startswith("<think>"):
+        whole = f"<think>\n{scripts.thought(before)}\n</think>\n\n{said.text}"
+    if not whole.startswith(begun):
+        return None, False
+    return encode(whole[len(begun) :]), said.is_exact
 
 
-def thought_about(question: str) -> str:
-    """What a model that thinks writes before its answer."""
-    words = question.split()[:12]
-    return "The user asks: " + " ".join(words) + ". Let me think about it. The answer should be short and right.\n"
+def leads_of(ids: Sequence[int]) -> dict[int, tuple[int, bool]]:
+    """Which token is scripted at which position of a text that holds chat answers."""
+    leads: dict[int, tuple[int, bool]] = {}
+    header = encode(scripts.HEADER)
+    size = len(header)
+    starts = [at + size for at in range(len(ids) - size + 1) if list(ids[at : at + size]) == header]
+    for start in starts:
+        following, is_exact = continuation(ids[:start])
+        if len(ids) > start and ids[start] == IDS[b"<think>"]:
+            following, is_exact = continuation(ids[: start + 2])
+            start += 2
+        for offset, token in enumerate([*(following or ()), IM_END] if following is not None else ()):
+            leads[start + offset] = (token, is_exact)
+            if start + offset >= len(ids) or ids[start + offset] != token:
+                break
+    return leads
 
 
-def _last(ids: Sequence[int], wanted: tuple[int, ...]) -> int | None:
-    """Where a run of ids begins for the last time."""
-    for at in range(len(ids) - len(wanted), -1, -1):
-        if ids[at] == wanted[0] and tuple(ids[at : at + len(wanted)]) == wanted:
-            return at
-    return None
+def _candidate(key: int, rank: int) -> int:
+    drawn = _mix((key, rank))
+    if rank == CANDIDATES - 1:
+        return IM_END
+    return FULL_STOP if drawn % 23 == 0 else WORD_IDS[(drawn >> 8) % len(WORD_IDS)]
+
+
+def _mix(values: Sequence[int]) -> int:
+    """A 64-bit number that looks random and is the same everywhere."""
+    mixed = 0x9E3779B97F4A7C15
+    for value in values:
+        mixed = ((mixed ^ (value & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 29
+    mixed = (mixed * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return mixed ^ (mixed >> 31)
+
+
+def _bell(*values: int) -> float:
+    """About normal, mean 0, deviation 1: three uniform numbers out of one mix."""
+    mixed = _mix(values)
+    return ((mixed & 0x1FFFFF) + (mixed >> 21 & 0x1FFFFF) + (mixed >> 42 & 0x1FFFFF)) / 0x100000 - 3.0

@@ -13,12 +13,12 @@ from string import ascii_lowercase
 
 from router.sim.words import PIECES, SPOKEN
 
-VOCABULARY = 131_072
+VOCABULARY = range(131_072)  # ids
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
 IM_START, IM_END, END_OF_TEXT, THINK, END_THINK = range(256, 256 + len(SPECIALS))
 FIRST_PIECE = 512
 NUMBERS = 65_536
-_NUMBERS_END = VOCABULARY - 1 - NUMBERS
+_NUMBERS_END = VOCABULARY[-1] - NUMBERS
 
 
 def _pieces() -> list[str]:
@@ -112,7 +112,7 @@ def token_bytes(token: int) -> bytes:
         return SPECIALS[token - 256].encode()
     if FIRST_PIECE <= token < PIECES_END:
         return _TEXTS[token - FIRST_PIECE].encode()
-    if NUMBERS <= token < VOCABULARY:
+    if NUMBERS <= token < len(VOCABULARY):
         return b"%d " % (token - NUMBERS)
     return b""
 
