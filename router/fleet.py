@@ -229,6 +229,7 @@ class Fleet:
     hosts: dict[str, Host] = field(default_factory=dict)
     pools: dict[str, tuple[Backend, ...]] = field(default_factory=dict)  # by served model
     settings: dict[str, ModelConfig] = field(default_factory=dict)
+    promised: dict[str, float] = field(default_factory=dict)  # models of a swap under way, until this loop time
     budget: RetryBudget = field(default_factory=RetryBudget)
     limits: HealthLimits = field(default_factory=HealthLimits)
     passive: bool = False
@@ -368,6 +369,8 @@ class Fleet:
                 if any(self.can_serve(backend, name) for backend in self.pools.get(name, ())):
                     return name, None
             return next((name for name in names if name in self.pools), names[0]), None
+        if self.is_promised(asked):
+            return asked, None
         model, at, backend = asked.rpartition("@")
         if at and backend in self.backends:
             return self.resolve(model)[0], backend
@@ -378,6 +381,23 @@ class Fleet:
             code="model_not_found",
             param="model",
         )
+
+    def is_promised(self, model: str) -> bool:
+        """Whether nobody serves a model yet, but somebody should: a swap is under way, or the fleet file names it."""
+        if self.promised.get(model, 0.0) > self.clock() or model in self.config.models:
+            return True
+        return any(model in backend.config.serves for backend in self.backends.values())
+
+    def begin_swap(self, models: Iterable[str], names: Iterable[str]) -> None:
+        """Old backends made way for new ones that still load: calls of these models wait instead of being unknown."""
+        now = self.clock()
+        for name in names:
+            backend = self.backends[name]
+            if backend.health.health is Health.OFF:
+                backend.health = HealthState(Health.STARTING, now, "takes another one's place", seen=True)
+                backend.loading_since = now
+                for model in models:
+                    self.promised[model] = now + backend.config.starts_within_s
 
     def label(self, model: str) -> str:
         """A name that may be a metric's label: served or configured, else `other`."""

@@ -424,6 +424,8 @@ class Front:
 
     def _worth_waiting(self, exchange: Exchange, facts: CallFacts) -> bool:
         """Somebody who could take it is only full, or still loading."""
+        if facts.model not in self.fleet.pools:
+            return any(backend.health.health is Health.STARTING for backend in self.fleet.backends.values())
         for backend in self.fleet.pools.get(facts.model, ()):
             if backend.name in exchange.tried or backend.intent is not Intent.ACTIVE:
                 continue
@@ -434,9 +436,10 @@ class Front:
         return False
 
     def _nobody(self, facts: CallFacts, reasons: dict[str, str]) -> RouterError:
+        fleet = self.fleet
         loading = [
             backend
-            for backend in self.fleet.pools.get(facts.model, ())
+            for backend in fleet.pools.get(facts.model) or fleet.backends.values()
             if backend.health.health is Health.STARTING and backend.loading_since is not None
         ]
         if loading:

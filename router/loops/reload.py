@@ -89,6 +89,8 @@ class Reloader:
         if dry_run:
             return ReloadResult(False, fleet.generation, diff, lost, answers, swap=swap)
         event = self._apply(config)
+        if swap:
+            fleet.begin_swap(lost, [name for name, answered in answers.items() if not answered])
         return ReloadResult(True, event.generation, diff, lost, answers, swap=swap)
 
     async def _ask_all(self, fresh: list[BackendConfig], config: FleetConfig) -> list[frozenset[str] | None]:
