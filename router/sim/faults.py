@@ -79,13 +79,13 @@ class Faults:
 
     def flavoured(self, flavour: Flavour) -> Flavour:
         """The numbers of a server under the faults in force."""
-        amounts = {kind: self.active[kind].amount for kind in ("damage", "decode_damage") if kind in self.active}
+        amount = {kind: fault.amount for kind, fault in self.active.items()}
         if late := self.active.get("long_damage"):
             flavour = replace(flavour, long_damage=late.amount, long_after=late.after)
-        if amounts:
-            flavour = replace(flavour, **amounts)
         return replace(
             flavour,
+            damage=amount.get("damage", flavour.damage),
+            decode_damage=amount.get("decode_damage", flavour.decode_damage),
             is_garbage=flavour.is_garbage or "garbage" in self.active,
             is_nan=flavour.is_nan or "nan" in self.active,
         )

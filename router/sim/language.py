@@ -75,7 +75,7 @@ class LanguageModel:
 
     def next(self, context: Sequence[int], lead: tuple[int, bool] | None, emitted: int = -1) -> Distribution:
         """What follows `context` (its last three tokens count), `lead` = the scripted token and whether it is exact."""
-        key = _mix(context[-3:])
+        key = mix(context[-3:])
         flavour = self.flavour
         logits: dict[int, float] = {}
         for rank in range(CANDIDATES):
@@ -167,13 +167,13 @@ def leads_of(ids: Sequence[int]) -> dict[int, tuple[int, bool]]:
 
 
 def _candidate(key: int, rank: int) -> int:
-    drawn = _mix((key, rank))
+    drawn = mix((key, rank))
     if rank == CANDIDATES - 1:
         return IM_END
     return FULL_STOP if drawn % 23 == 0 else WORD_IDS[(drawn >> 8) % len(WORD_IDS)]
 
 
-def _mix(values: Sequence[int]) -> int:
+def mix(values: Sequence[int]) -> int:
     """A 64-bit number that looks random and is the same everywhere."""
     mixed = 0x9E3779B97F4A7C15
     for value in values:
@@ -185,5 +185,5 @@ def _mix(values: Sequence[int]) -> int:
 
 def _bell(*values: int) -> float:
     """About normal, mean 0, deviation 1: three uniform numbers out of one mix."""
-    mixed = _mix(values)
+    mixed = mix(values)
     return ((mixed & 0x1FFFFF) + (mixed >> 21 & 0x1FFFFF) + (mixed >> 42 & 0x1FFFFF)) / 0x100000 - 3.0
