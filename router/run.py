@@ -56,6 +56,8 @@ def make_logs(settings: Settings, log_format: str) -> Logs:
     sink = ThreadSink(sys.stdout.fileno() if settings.log_file == "-" else Path(settings.log_file))
     logs = Logs(sink, time.time, form)
     logs.bridge(getattr(logging, settings.log_level.upper()))
+    for chatty in ("httpx", "httpcore", "uvicorn"):  # a line per probe and per page says nothing new
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return logs
 
 

@@ -97,5 +97,5 @@ def in_words(error: ErrorDetails) -> str:
 
 def unknown_settings(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names of variables that look like settings and are none, as after a typing mistake."""
-    known = {f"ROUTER_{name.upper()}" for name in Settings.model_fields}
+    known = {f"ROUTER_{name.upper()}" for name in Settings.model_fields} | {"ROUTER_ADMIN_URL"}
     return tuple(sorted(name for name in environ if name.startswith("ROUTER_") and name.upper() not in known))

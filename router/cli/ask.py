@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
 from rich.console import Console
 
-from router.settings import Settings
+from router.errors import ConfigFault
+from router.settings import read_settings
 
 AdminUrl = Annotated[
     str | None, typer.Option("--admin", envvar="ROUTER_ADMIN_URL", help="Admin side of the router to ask.")
@@ -26,7 +27,10 @@ class Admin:
     """
 
     def __init__(self, url: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
-        settings = Settings()
+        try:
+            settings = read_settings()
+        except ConfigFault as fault:
+            fail(fault.message, REFUSED)
         self.url = (url or os.environ.get("ROUTER_ADMIN_URL") or settings.admin_url).rstrip("/")
         given = settings.admin_token
         self._file = settings.token_file
@@ -73,7 +77,7 @@ def _message(answer: httpx.Response) -> str:
         return f"the router answered {answer.status_code}: {answer.text[:300]}"
 
 
-def fail(message: str, code: int = NOT_REACHED) -> None:
+def fail(message: str, code: int = NOT_REACHED) -> NoReturn:
     """Say what is wrong on standard error and end the command."""
     Console(stderr=True).print(f"[red]{message}[/red]", highlight=False, soft_wrap=True)
     raise typer.Exit(code)

@@ -25,6 +25,7 @@ COMMANDS = {
     "clear": ("router.cli.orders", "clear"),
     "explain": ("router.cli.orders", "explain"),
     "doctor": ("router.cli.doctor", "doctor"),
+    "recipe": ("router.cli.recipe", "recipe"),
 }
 
 

@@ -34,18 +34,23 @@ def serve(
 
         router serve --config config/fleet.yaml --watch
     """
-    from router.settings import Settings
+    from router.settings import read_settings, unknown_settings
 
-    given = {
-        "host": host,
-        "port": port,
-        "admin_host": admin_host,
-        "admin_port": admin_port,
-        "config": config,
-        "watch": watch or None,
-        "passive": passive or None,
-    }
-    settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    try:
+        settings = read_settings(
+            host=host,
+            port=port,
+            admin_host=admin_host,
+            admin_port=admin_port,
+            config=config,
+            watch=watch or None,
+            passive=passive or None,
+        )
+    except ConfigFault as fault:
+        typer.secho(fault.message, fg="red", err=True)
+        raise typer.Exit(2) from None
+    for name in unknown_settings(os.environ):
+        typer.secho(f"{name} is no setting of the router (typing mistake?); it does nothing", fg="yellow", err=True)
     try:
         import uvloop
 
