@@ -7,7 +7,7 @@ test skips with the reason.
 
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,25 @@ class Stage:
         warm_up(self.other)
 
 
+NOTES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOTES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what was measured on the way: it is a result too."""
+    for note in config.stash[NOTES]:
+        terminalreporter.write_line(note)
+
+
+@pytest.fixture(scope="session")
+def note(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Keep a sentence for the end of the run."""
+    return pytestconfig.stash[NOTES].append
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here needs a real vLLM."""
     for item in items:
@@ -61,7 +80,7 @@ def installed() -> Installed:
 
 
 @pytest.fixture(scope="session")
-def stage(installed: Installed) -> Iterator[Stage]:
+def stage(installed: Installed, note: Callable[[str], None]) -> Iterator[Stage]:
     """Start both servers, strictly one after the other."""
     mine, theirs = core_lists()
     good = RealVllm(installed, VllmOptions(installed.good, cores=mine), free_port(), ROOT)
@@ -71,7 +90,7 @@ def stage(installed: Installed) -> Iterator[Stage]:
         for server in stage.servers:
             server.start()
             warm_up(server)
-            print(f"\nreal vLLM on port {server.port}: {server.started_in_s:.0f} s to start", flush=True)
+            note(f"real vLLM, {server.options.model.name} weights: {server.started_in_s:.0f} s to start")
         yield stage
     finally:
         for server in stage.servers:
