@@ -1,0 +1,1 @@
+"""Break things under load and check what every client saw: `make chaos`."""
