@@ -21,10 +21,11 @@ class Running:
     came: float
     prompt_tokens: int
     max_tokens: int
+    advance: Callable[[int], bool]  # write that many tokens; is the text complete?
     first: float | None = None
     last: float = 0.0
     emitted: int = 0
-    cached: int = 0
+    cached: int = 0  # prompt tokens found in the cache
 
 
 class Driver:
@@ -80,6 +81,9 @@ class Driver:
             due += step.duration_s
             await asyncio.sleep(max(0.0, due - clock()))
             self._observe("iteration_tokens_total", step.prefilled_tokens + sum(step.tokens.values()))
+            for request_id, cached in step.admitted.items():
+                if request_id in self._running:
+                    self._running[request_id].cached = cached
             for request_id, tokens in step.tokens.items():
                 self._deliver(request_id, tokens, request_id in step.finished, due)
 
@@ -94,7 +98,9 @@ class Driver:
             self._observe("inter_token_latency_seconds", (now - running.last) / tokens)
         running.last = now
         running.emitted += tokens
-        running.cached = running.cached or self.engine.cached_tokens(request_id)
+        if running.advance(tokens) and not is_finished:
+            self.engine.finish(request_id)
+            is_finished = True
         if is_finished:
             del self._running[request_id]
             self._observe("e2e_request_latency_seconds", now - running.came)

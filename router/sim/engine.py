@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from router.sim.blocks import BLOCK_TOKENS, BlockPool, blocks_for
 from router.sim.cost import step_cost
@@ -26,6 +27,7 @@ class StepResult:
     finished: tuple[str, ...]
     prefilled_tokens: int
     preempted: tuple[str, ...] = ()
+    admitted: Mapping[str, int] = field(default_factory=dict)  # request: its prompt tokens that were in the cache
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._touched: set[int] = set()
+        self._admitted: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<Engine {self.profile.name} running={self.running} waiting={self.waiting} kv={self.kv_usage:.2f}>"
@@ -124,6 +127,12 @@ class Engine:
             raise ValueError(f"{prompt_tokens} + {max_output_tokens} tokens exceed the KV cache")
         self._waiting.append(Job(request_id, prompt_tokens, max_output_tokens, hashes, reads_cache))
 
+    def finish(self, request_id: str) -> None:
+        """A request's text is complete before its last token: its end token or a stop string came."""
+        if self.abort(request_id):
+            self.counters.aborted -= 1
+            self.counters.finished += 1
+
     def abort(self, request_id: str) -> bool:
         """Drop a request and free what it holds; say whether it was here."""
         one = self._running.pop(request_id, None)
@@ -145,6 +154,7 @@ class Engine:
     def step(self, now: float) -> StepResult:
         """Advance every admitted sequence by one iteration; with nothing to do, a step of length zero."""
         preempted: list[str] = []
+        self._admitted = {}
         chunks = self._schedule(preempted)
         if not chunks:
             self.host.leave(self.key)
@@ -156,7 +166,7 @@ class Engine:
         for one, count in chunks:
             self._advance(one, count, tokens, finished)
         self.counters.steps += 1
-        return StepResult(duration_s, tokens, tuple(finished), prefilled, tuple(preempted))
+        return StepResult(duration_s, tokens, tuple(finished), prefilled, tuple(preempted), self._admitted)
 
     def _schedule(self, preempted: list[str]) -> list[tuple[Job, int]]:
         """Running sequences first, then the queue in its order; all within the token budget and the KV cache."""
@@ -210,6 +220,7 @@ class Engine:
         if not one.admitted:
             one.admitted = True
             one.cached = one.computed
+            self._admitted[one.request_id] = one.cached
             self.counters.prompt_tokens += one.prompt_tokens
             if one.reads_cache:
                 self.counters.prefix_queries += one.prompt_tokens

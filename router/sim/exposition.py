@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from router.sim.blocks import BLOCK_TOKENS
 from router.sim.engine import Engine
 
-_LATENCY = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-            1920.0, 7680.0)  # fmt: skip
+_LATENCY = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+            960.0, 1920.0, 7680.0)  # fmt: skip
 _TOKENS = (
     1.0,
     2.0,
@@ -33,8 +33,8 @@ BUCKETS: dict[str, tuple[float, ...]] = {
     "request_prompt_tokens": _TOKENS,
     "request_generation_tokens": _TOKENS,
     "iteration_tokens_total": tuple(float(2**n) for n in (0, *range(3, 15))),
-    "time_to_first_token_seconds": (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5,
-                                    10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+    "time_to_first_token_seconds": (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+                                    7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
     "inter_token_latency_seconds": _ITL,
     "request_time_per_output_token_seconds": _ITL,
     "e2e_request_latency_seconds": _LATENCY,
@@ -111,7 +111,8 @@ def exposition(engine: Engine, model: str, started: float, finished: dict[str, i
     out += ["# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig",
             "# TYPE vllm:cache_config_info gauge"]  # fmt: skip
     config = {"block_size": BLOCK_TOKENS, "cache_dtype": "auto", "enable_prefix_caching": True, "engine": "0",
-              "gpu_memory_utilization": 0.85, "kv_cache_max_concurrency": round(profile.kv_tokens / profile.max_model_len, 2),
+              "gpu_memory_utilization": 0.85,
+              "kv_cache_max_concurrency": round(profile.kv_tokens / profile.max_model_len, 2),
               "kv_cache_size_tokens": profile.kv_tokens, "num_gpu_blocks": engine.blocks.capacity}  # fmt: skip
     text = ",".join(f'{key}="{value}"' for key, value in config.items())
     out.append(f"vllm:cache_config_info{{{text}}} 1.0")
