@@ -200,10 +200,22 @@ class Prober:
         except ValueError as exc:
             fleet.observe(backend, Evidence.PROBE_FAILED, str(exc))
             return False
+        if len(backend.config.urls) > 1 and not self._is_it(backend, cards):
+            backend.pool.address = self._find(backend)
+            return False
         if _differ(cards, backend.cards):
             backend.cards = cards
             fleet.models_changed()
         return True
+
+    def _is_it(self, backend: Backend, cards: tuple[ModelCard, ...]) -> bool:
+        """Whether what answers on this port of a range is this backend: nobody else's, and serving its models."""
+        address = backend.pool.address
+        for other in self._fleet.backends.values():
+            if other is not backend and other.pool.address == address and other.cards:
+                return False
+        wanted = set(backend.config.serves) or {card.id for card in backend.cards}
+        return not wanted or any(card.id in wanted for card in cards)
 
     async def _scrape(self, backend: Backend, timeout: Any) -> None:
         answer = await self.client(backend).get("/metrics", timeout=timeout)
