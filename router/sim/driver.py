@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from router.sim.engine import Engine
@@ -111,7 +111,9 @@ class Driver:
         running.queue.put_nowait((running.index, tokens, is_finished))
 
 
-async def tokens_of(queue: asyncio.Queue[tuple[int, int, bool]], requests: int) -> AsyncIterator[tuple[int, int]]:
+async def tokens_of(
+    queue: asyncio.Queue[tuple[int, int, bool]], requests: int
+) -> AsyncGenerator[tuple[int, int], None]:
     """(index, new tokens) as they come, until all `requests` are done."""
     left = requests
     while left:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
+
+import orjson
 
 from router.sim.language import Flavour
 
 KINDS = {
-    "refuse": "connections are reset and refused for `seconds`",
+    "refuse": "connections are reset, and refused for `seconds`",
     "hang": "/health says 200, no token comes",
     "status": "every call gets `status` (500, 503, 429 …), with Retry-After where `retry_after_s` is given",
     "busy": "503 as vLLM says it when its queue is full",
     "cut": "the connection breaks after `after` events",
     "error_event": "an error event after `after` events (0: before any content), then [DONE]",
-    "half_body": "a JSON answer breaks off in the middle",
-    "malformed": "an event that is no JSON after `after` events",
-    "no_done": "the stream ends without [DONE]",
+    "truncate": "the connection is closed in good order after `after` events, without the last chunk",
+    "half_json": "a JSON answer breaks off in the middle; in a stream one event does, after `after` events",
+    "bad_chunk": "bytes that break HTTP's own framing after `after` events",
+    "missing_done": "the stream ends without [DONE]",
     "slow": "every step takes `factor` times as long",
     "garbage": "fluent nonsense",
     "nan": "NaN logits: `!!!!`, logprobs null",
@@ -25,7 +28,6 @@ KINDS = {
     "decode_damage": "only decode damaged, by `amount`",
     "long_damage": "answers degenerate after `after` tokens, by `amount`",
     "restart": "gone for `seconds`, back as another build (`profile`, `kernel`)",
-    "loading": "connections are refused for `seconds`",
 }
 
 
@@ -54,12 +56,17 @@ class Fault:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
         return cls(**body)
 
+    def sizes(self) -> dict[str, Any]:
+        """Everything that it says, as JSON values."""
+        return asdict(self)
+
 
 @dataclass(slots=True)
 class Faults:
-    """The faults in force, one of each kind."""
+    """The faults in force, one of each kind; `own` is the one that a single call brought along."""
 
     active: dict[str, Fault] = field(default_factory=dict)
+    own: Fault | None = None
 
     def set(self, fault: Fault) -> None:
         """Put a fault in force; one of the same kind gives way."""
@@ -76,6 +83,16 @@ class Faults:
         """The fault of that kind if it hits the call that drew `draw` (0 to 1)."""
         fault = self.active.get(kind)
         return fault if fault is not None and draw < fault.probability else None
+
+    def for_call(self, header: str | None) -> Faults:
+        """The faults that one call meets: those in force, and what its `x-sim-fault` header asks for (a kind or JSON).
+
+        Raises ValueError that names what is unknown.
+        """
+        if header is None:
+            return self
+        own = Fault.read(orjson.loads(header) if header.startswith("{") else {"kind": header})
+        return Faults({**self.active, own.kind: own}, own)
 
     def flavoured(self, flavour: Flavour) -> Flavour:
         """The numbers of a server under the faults in force."""

@@ -90,8 +90,8 @@ def thought(before: str) -> str:
 
 
 def count(upto: int) -> str:
-    """1 2 3 … : a lost, doubled or swapped token shows."""
-    return " ".join(str(one) for one in range(1, upto + 1))
+    """1 2 3 … with a space after each, one token a number: a lost, doubled or swapped token shows."""
+    return "".join(f"{one} " for one in range(1, upto + 1))
 
 
 def prose(before: str, sentences: int = 0) -> str:

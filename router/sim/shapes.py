@@ -10,10 +10,14 @@ from router.sim.tokens import token_text
 Json = dict[str, Any]
 
 
-def usage(prompt: int, answers: list[Answer], cached: int, is_chat: bool) -> Json:
-    """The usage block of a whole answer."""
+def usage(prompt: int, answers: list[Answer], cached: int | None, is_chat: bool) -> Json:
+    """The usage block of a whole answer; `cached` is None where the server does not report it."""
     written = sum(len(one.pieces) for one in answers)
-    details = {"cached_tokens": cached, "created_cache_tokens": 0 if is_chat else None, "multimodal_tokens": None}
+    details = (
+        None
+        if cached is None
+        else {"cached_tokens": cached, "created_cache_tokens": 0 if is_chat else None, "multimodal_tokens": None}
+    )
     return {"prompt_tokens": prompt, "total_tokens": prompt + written, "completion_tokens": written,
             "prompt_tokens_details": details, "completion_tokens_details": None}  # fmt: skip
 
