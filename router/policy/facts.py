@@ -83,14 +83,15 @@ class Estimate:
 class Speed:
     """What is believed of a backend's speed for one model, as plain numbers for a decision.
 
-    `ttft ≈ overhead_s + uncached / prefill_rate + wait`, `tpot(n) = a + b·n + c·(streams on siblings)`.
+    `ttft ≈ overhead_s + uncached / prefill_rate + wait`, `tpot(n) = (a + b·n)·(1 + c·busy siblings)`: a sibling takes
+    its share of the host's bandwidth whether it decodes one stream or eight, and stretches every step by it.
     """
 
     overhead_s: float
     prefill_rate: float
     tpot_a: float
     tpot_b: float
-    contention: float  # c of the host, seconds per token per sibling stream
+    contention: float  # c of the host: by which share one busy sibling backend slows decoding
     spread: float  # relative standard deviation of the predicted end
     samples: float
 
@@ -115,6 +116,7 @@ class Candidate:
         sticky: this session's last backend.
         ramp: share of a fair load it may have while it returns or is new (0 to 1).
         last_resort: barred in a milder way: usable only when nobody else is.
+        busy_siblings: other backends of its hosts with a call in flight, None where only `siblings` is known.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Candidate:
     sticky: bool = False
     ramp: float = 1.0
     last_resort: bool = False
+    busy_siblings: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

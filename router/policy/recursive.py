@@ -1,18 +1,20 @@
 """A line learned online: y ≈ p + q·x, both non-negative, by recursive least squares that forgets.
 
 The textbook recursion (Ljung, System Identification, 2nd ed., §11.2) with three additions that serving needs: errors
-are relative (a slow answer scatters more than a fast one), forgetting follows time as well as samples, and a row of
-surprises on the same side is a shift, answered by widening the uncertainty, while a single one is an outlier that
-counts little.
+are relative (a slow answer scatters more than a fast one), forgetting follows time as well as samples, and a run of
+samples that lean to one side is a shift, answered by scaling the line and widening its uncertainty, while a single
+one far off is an outlier that counts little.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, field
+from math import exp, log, sqrt
 
 OUTLIER = 3.0  # standard deviations
-SHIFT_AFTER = 3  # surprises in a row on one side
+SHIFT_AFTER = 3  # outliers in a row on one side
+# A mean surprise of this many standard deviations over the last six samples: 3.7 standard deviations of such a mean.
+DRIFT, DRIFT_OVER = 1.5, 6
 KEEP = 0.97  # weight of what is known when one more sample comes: memory of about 33 samples
 
 
@@ -38,7 +40,8 @@ class Line:
     samples: float = 0.0
     at: float | None = None
     half_life_s: float = 3600.0
-    surprises: int = 0  # in a row; negative below the line
+    surprises: int = 0  # outliers in a row; negative below the line
+    recent: list[tuple[float, float]] = field(default_factory=list)  # surprise, log ratio: the last six samples
     outliers: int = 0
     shifts: int = 0
 
@@ -58,25 +61,35 @@ class Line:
         total = sqrt(sigma * sigma + self.spread(x) ** 2)
         surprise = (y - expected) / total
         said = "sample"
-        if abs(surprise) > OUTLIER:
-            side = 1 if surprise > 0 else -1
-            self.surprises = self.surprises + side if self.surprises * side > 0 else side
-            if abs(self.surprises) >= SHIFT_AFTER:
-                said = "shift"
-                self.shifts += 1
-                self._widen(y / max(expected, 1e-9))
-            else:
-                said = "outlier"
-                self.outliers += 1
-                sigma *= (abs(surprise) / OUTLIER) ** 2  # Huber-like: the further off, the less it counts
+        if self._has_shifted(surprise, log(max(y, 1e-9) / max(expected, 1e-9))):
+            said = "shift"
+        elif abs(surprise) > OUTLIER:
+            said = "outlier"
+            self.outliers += 1
+            sigma *= (surprise / OUTLIER) ** 2  # Huber-like: the further off, the less it counts
         else:
-            self.surprises = 0
             self.noise += 0.05 * (min(abs(y - expected) / max(expected, 1e-9), 1.0) * 1.25 - self.noise)
             self.noise = max(0.02, self.noise)
         self._correct(x, y, sigma)
         self.samples += 1.0
         self.at = now
         return said
+
+    def _has_shifted(self, surprise: float, log_ratio: float) -> bool:
+        """Whether the last samples agree that everything became slower or faster; the line is scaled then."""
+        self.recent.append((max(-OUTLIER, min(OUTLIER, surprise)), log_ratio))
+        del self.recent[:-DRIFT_OVER]
+        side = (surprise > OUTLIER) - (surprise < -OUTLIER)
+        self.surprises = (self.surprises + side if self.surprises * side > 0 else side) if side else 0
+        drift = sum([one for one, _ in self.recent]) / DRIFT_OVER
+        if abs(self.surprises) < SHIFT_AFTER and abs(drift) < DRIFT:
+            return False
+        self.shifts += 1
+        ratios = sorted([ratio for _, ratio in self.recent[-SHIFT_AFTER:]])
+        self._widen(exp(ratios[len(ratios) // 2]))
+        self.recent.clear()
+        self.surprises = 0
+        return True
 
     def _correct(self, x: float, y: float, sigma: float) -> None:
         hp, hq = self.pp + x * self.pq, self.pq + x * self.qq
@@ -114,4 +127,3 @@ class Line:
         self.qq = max(self.qq, (0.3 * self.q) ** 2)
         self.pq = 0.0
         self.samples = min(self.samples, 3.0)
-        self.surprises = 0

@@ -1,7 +1,9 @@
 """Prefill and decode: what was learned of a backend's speed for one model and build, and what it predicts.
 
-`ttft ≈ wait + overhead + uncached / prefill_rate` and `tpot(n) ≈ a + b·n + c·siblings`: a line each, learned online
-from real streams. `c` belongs to the host, not to the backend, and is kept in `HostModel`.
+`ttft ≈ wait + overhead + uncached / prefill_rate` and `tpot(n) ≈ (a + b·n)·(1 + c·busy siblings)`: a line each, learned
+online from real streams. `c` belongs to the host, not to the backend, and is kept in `HostModel`. It is a share, and
+counts busy backends instead of their streams: a step reads its weights once however many streams it serves, so a
+sibling takes its part of the bandwidth from its first stream on.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ _OVERHEAD_S = 0.15
 _PREFILL_RATE = 3000.0
 _TPOT_A_S = 0.013
 _TPOT_B_S = 0.0045
-# Two equal backends that both read memory all the time get half of it each: a sibling costs about one's own tpot.
-_CONTENTION = 0.5
+# Two backends that read memory all the time, each at 70 to 80 % of the peak, get about 60 % of their own pace
+# beside each other; time slices without overlap would give 50 % (c = 1).
+_CONTENTION = 0.7
 # Speeds of kernels relative to the prior, per class: weight-only decodes faster, W4A4 prefills faster (facts of
 # public benchmarks: Marlin 50.0 against FlashInfer's 42.6 tok/s; b12x prefill 1.21 to 1.37 times Marlin's).
 _KERNELS = {
@@ -46,14 +49,13 @@ def _decode_prior(scale: float = 1.0) -> Line:
 
 @dataclass(slots=True)
 class HostModel:
-    """What one more stream on a sibling backend of the same host costs each token, in seconds per token.
+    """By which share one busy sibling backend of the same host slows decoding: one non-negative number per host.
 
-    Non-negative; stays at its prior, a share of the backend's own time per token, until siblings were seen busy
-    together.
+    Stays at its prior until siblings were seen busy together.
     """
 
-    c: float = 0.0
-    variance: float = 0.0
+    c: float = _CONTENTION
+    variance: float = 0.25
     samples: float = 0.0
 
     @property
@@ -61,18 +63,19 @@ class HostModel:
         """Whether siblings were ever busy together."""
         return self.samples >= 3.0
 
-    def learn(self, excess_s: float, siblings: float, noise_s: float) -> None:
-        """A stream took `excess_s` per token more than it would have alone, beside so many sibling streams."""
-        if siblings < 0.25:
+    def learn(self, slower: float, siblings: float, noise: float) -> None:
+        """A stream took this share more time per token than it would have alone, beside so many busy siblings."""
+        if siblings < 0.1:
             return
-        if not self.samples:
-            self.c, self.variance = max(0.0, excess_s / siblings), (noise_s / siblings) ** 2 + 1e-8
-        else:
-            self.variance *= 1.05
-            error = excess_s - self.c * siblings
-            gain = self.variance * siblings / (noise_s * noise_s + siblings * siblings * self.variance)
-            self.c = max(0.0, self.c + gain * error)
-            self.variance *= 1.0 - gain * siblings
+        self.variance += 1e-4  # it forgets: drivers, clocks and siblings change
+        error = slower - self.c * siblings
+        total = noise * noise + siblings * siblings * self.variance
+        if error * error > 9.0 * total:
+            noise *= error * error / (9.0 * total)  # the further off, the less it counts
+            total = noise * noise + siblings * siblings * self.variance
+        gain = self.variance * siblings / total
+        self.c = max(0.0, self.c + gain * error)
+        self.variance *= 1.0 - gain * siblings
         self.samples = min(self.samples + 1.0, 200.0)
 
 
@@ -113,19 +116,17 @@ class SpeedModel:
     def observe_decode(
         self, now: float, tokens: float, seconds: float, mean_streams: float, mean_siblings: float
     ) -> None:
-        """`tokens` came in `seconds`, beside so many streams on average there and on siblings of its hosts."""
+        """`tokens` came in `seconds`, with so many streams there on average and so many busy sibling backends."""
         if tokens <= 0 or seconds <= 0:
             return
         tpot = seconds / tokens
-        alone = self.decode.predict(mean_streams)
-        learned = [host for host in self.hosts if host.is_learned]
-        if mean_siblings >= 0.25 and self.hosts:
+        stretch = 1.0 + self._contention() * mean_siblings
+        expected = self.decode.predict(mean_streams)
+        if self.hosts and mean_siblings >= 0.1:
+            noise = max(self.decode.noise, self.decode.spread(mean_streams) / max(expected, 1e-9))
             for host in self.hosts:
-                host.learn(tpot - alone, mean_siblings, max(0.1 * tpot, self.decode.spread(mean_streams)))
-        # Beside siblings of unknown cost a sample says nothing certain about this backend alone.
-        if mean_siblings < 0.25 or learned:
-            own = tpot - sum(host.c for host in learned) * mean_siblings
-            self._note(self.decode.learn(mean_streams, max(0.1 * tpot, own), now), "decode", tpot)
+                host.learn(tpot / max(expected, 1e-9) - 1.0, mean_siblings, max(0.05, noise))
+        self._note(self.decode.learn(mean_streams, tpot / stretch, now), "decode", tpot)
         self._speed = None
 
     def _note(self, said: str, what: str, value: float) -> None:
@@ -135,7 +136,7 @@ class SpeedModel:
 
     def predict(self, now: float) -> Speed:
         """What a decision needs, as plain numbers; the same object until something is learned."""
-        if self._speed is None:
+        if self._speed is None or self._contention() != self._speed.contention:
             prefill, decode = self.prefill, self.decode
             rate = 1.0 / prefill.q if prefill.q > 1e-9 else 1e9
             tpot = decode.predict(1.0)
@@ -144,16 +145,18 @@ class SpeedModel:
                 prefill_rate=rate,
                 tpot_a=decode.p,
                 tpot_b=decode.q,
-                contention=self.contention(tpot),
+                contention=self._contention(),
                 spread=min(1.0, decode.spread(1.0) / max(tpot, 1e-9)),
                 samples=min(prefill.samples, decode.samples),
             )
         return self._speed
 
-    def contention(self, tpot: float) -> float:
-        """Seconds per token that one more sibling stream costs: learned on the host, else the prior."""
-        learned = [host.c for host in self.hosts if host.is_learned]
-        return sum(learned) / len(learned) if learned else _CONTENTION * tpot
+    def _contention(self) -> float:
+        """The mean over its hosts: each slows a part of every step."""
+        hosts = self.hosts
+        if len(hosts) == 1:
+            return hosts[0].c
+        return sum([host.c for host in hosts]) / len(hosts) if hosts else _CONTENTION
 
     def estimates(self, now: float) -> dict[str, Estimate]:
         """Every number with its spread, samples and age, for a person."""
