@@ -12,6 +12,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from router.events import Bus, Notice, Reloaded
 from router.fleet import Backend, Fleet
 from router.front import Front
 from router.gauges import names_of, snapshot_of
+from router.helper import Helper, one_process
 from router.history import History
 from router.loops.identity import IdentityLoop
 from router.loops.logsource import LogAccess
@@ -32,6 +34,8 @@ from router.loops.reload import Reloader
 from router.loops.tick import Ticker, finish_drains
 from router.metrics import Metrics
 from router.openai.routes import ROUTES
+from router.quality.loop import QualityLoop
+from router.quality.watch import LiveSentinel
 from router.remember import Memory
 from router.wire.client import Address, Dial, Pool, dial_socket
 from router.wire.server import Server, ServerLimits
@@ -51,6 +55,7 @@ class Outside:
     draw: Callable[[], float] = random.random
     dial: Dial = dial_socket
     client: MakeClient = make_client
+    executor: Callable[[], Executor] = one_process
 
 
 class App:
@@ -108,6 +113,22 @@ class App:
             self.bus.subscribe(self.memory.on_event)
         self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known)
         self.bus.subscribe(self.identity.on_event)
+        self.helper = Helper(self.outside.executor)
+        self.quality = QualityLoop(
+            self.fleet,
+            self.bus,
+            self.prober.client,
+            self.helper,
+            self.outside.wall,
+            self.outside.draw,
+            history=self.history,
+            identity=self.identity.identities.get,
+        )
+        self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
+        self.bus.subscribe(self.quality.on_event)
+        self.front.on_folded = self.sentinel.folded
+        self.front.on_answer = self.sentinel.answered
+        self.front.on_end = self.sentinel.ended
         self.front.on_fingerprint = self.identity.fingerprint_seen
         self.front.on_look_again = self.prober.ask
         self.prober.on_restart = self.identity.restarted
@@ -139,6 +160,7 @@ class App:
         await self.prober.first_round(first_round_s)
         self.front.ready = True
         self.background(self.prober.run())
+        self.background(self.quality.run())
         if self.memory is not None:
             self.background(_every(60.0, self.memory.save))
         if self.history is not None:
@@ -174,6 +196,7 @@ class App:
         for connection in tuple(self.server.connections):
             connection.close_when_idle()
         self.fleet.close()
+        self.helper.close()
         if self.memory is not None:
             self.memory.save()
         if self.history is not None:

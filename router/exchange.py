@@ -282,6 +282,8 @@ class Exchange:
                 problem = "sent a body that is not JSON, though it says so"
             else:
                 self._said(backend, answer.usage, answer.finish_reasons, answer.response_id, answer.fingerprint)
+                if self.front.on_answer is not None:
+                    self.front.on_answer(self, backend, relay.body())
         if problem is not None:
             raise BackendFault(
                 f"{backend.name} {problem}", backend=backend.name, kind=FailureKind.GARBAGE, phase=Phase.HEAD

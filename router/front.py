@@ -90,7 +90,9 @@ class Front:
         self.recent: deque[CallEnded] = deque(maxlen=500)
         self.on_look_again: Callable[[Backend], object] | None = None
         self.on_fingerprint: Callable[[Backend, str], None] | None = None
-        self.on_folded: Callable[[Exchange, Backend, continuation.Emitted], None] | None = None
+        self.on_folded: Callable[[Exchange, continuation.Emitted], None] | None = None
+        self.on_answer: Callable[[Exchange, Backend, bytes], None] | None = None
+        self.on_end: Callable[[Exchange, CallEnded], None] | None = None
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._responses: OrderedDict[str, str] = OrderedDict()
@@ -571,6 +573,8 @@ class Front:
         if kept is not None:
             kept.ended = event
         self.recent.append(event)
+        if self.on_end is not None:
+            self.on_end(exchange, event)
         self.bus.emit(event)
 
     def sweep(self, now: float) -> None:
@@ -582,6 +586,8 @@ class Front:
             exchange.sweep(now)
             if exchange.emitted is not None:
                 exchange.emitted.fold_if_many()
+                if self.on_folded is not None:
+                    self.on_folded(exchange, exchange.emitted)
 
     async def idle(self, within_s: float) -> None:
         """Wait until no call is open, for at most so long."""

@@ -1,0 +1,316 @@
+"""Carries out one check beside the traffic: begins it, asks, gives way to calls, ends it and leaves a baseline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from router.events import Bus, CanaryEnded, Notice
+from router.fleet import Backend, Fleet
+from router.helper import Helper
+from router.policy.facts import Grade, Health
+from router.policy.logprobs import Unscorable
+from router.policy.quality import Family, Reference, meet_fault
+from router.policy.scoring import Paired
+from router.probes.texts import ProbeText
+from router.quality.ask import Asker
+from router.quality.check import Check, Trust
+from router.quality.guardian import Guardian
+from router.quality.plan import Plan, Size, make_plan
+from router.quality.record import Baseline
+from router.quality.shelf import Shelf
+from router.quality.subject import QUIET_S, Subject, Want, hindrance, idle_s, scheme_of
+from router.quality.verdicts import Verdicts
+from router.vllm.identity import Identity
+
+if TYPE_CHECKING:
+    import httpx
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.1  # between looks at whether a call came in while a question is asked
+SETTLE_S = 1.0  # after a broken question, before asking whether the backend lives
+TRUSTED_GRADES = (Grade.GOOD, Grade.PLAUSIBLE, Grade.UNKNOWN)
+
+
+class Left(Enum):
+    """How a question, or a whole check, was left."""
+
+    DONE = auto()
+    CALLED = auto()  # a call came in, or something else hinders it now: the rest goes on later
+    FAILED = auto()  # no answer came, and yet the backend lives
+    GONE = auto()  # the backend does not answer any more
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a check needs of the world."""
+
+    client: Callable[[Backend], httpx.AsyncClient]
+    wall: Callable[[], float]
+    draw: Callable[[], float]
+    identity: Callable[[str], Identity | None]
+
+
+class Inspector:
+    """See the module. One check at a time: `running` is the one that is being asked."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        bus: Bus,
+        helper: Helper,
+        outside: Outside,
+        shelf: Shelf,
+        guardian: Guardian,
+        verdicts: Verdicts,
+        subjects: dict[tuple[str, str], Subject],
+    ) -> None:
+        self._fleet = fleet
+        self._bus = bus
+        self._helper = helper
+        self._outside = outside
+        self._shelf = shelf
+        self._guardian = guardian
+        self._verdicts = verdicts
+        self._subjects = subjects
+        self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
+        self.texts: tuple[ProbeText, ...] = ()
+        self.running: tuple[Subject, Check] | None = None
+
+    # --- before ---
+
+    def plan(self, subject: Subject, size: Size, stored: Baseline | None = None) -> Plan:
+        """What a check would ask now, and what it would cost."""
+        limits = self._fleet.config.quality
+        backend = self._fleet.backends[subject.backend]
+        return make_plan(
+            size,
+            backend.serving[subject.model].speed.predict(self._fleet.clock()),
+            limits.quick_s if size is Size.QUICK else limits.full_s,
+            self.texts,
+            self._outside.draw(),
+            seen={f: {n.removesuffix(" gap") for n in test.seen} for f, test in subject.quality.tests.items()},
+            known={*stored.texts, *stored.vectors} if stored is not None else (),
+            known_answers=stored.right if stored is not None else (),
+            without=self._guardian.blocked(subject.backend),
+        )
+
+    async def run(self, subject: Subject, backend: Backend, want: Want) -> Left:
+        """Begin a check or go on with its rest, until it is done or must be left."""
+        asker = self._asker(backend, subject)
+        left = await self._warm_up(subject, backend, asker)
+        if left is not Left.DONE:
+            return left
+        check = subject.rest
+        if check is None:
+            check = subject.rest = self._begin(subject, backend, want, asker)
+        else:  # what it was held against may be busy by now, or gone
+            check.trust = self._trust(subject, backend, check.declared_scheme)
+        self.running = (subject, check)
+        try:
+            left = await self._steps(subject, backend, check)
+            if left in (Left.DONE, Left.GONE):
+                await self._end(subject, backend, want, check, left)
+            return left
+        finally:
+            self.running = None
+
+    def _begin(self, subject: Subject, backend: Backend, want: Want, asker: Asker) -> Check:
+        if subject.quality.build != backend.build:
+            subject.quality = replace(subject.quality, build=backend.build)
+        scheme = scheme_of(backend, self._outside.identity(backend.name))
+        trust = self._trust(subject, backend, scheme)
+        plan = self.plan(subject, want.size, trust.stored)
+        about = f"about {plan.cost_s:.0f} s in {len(plan.items)} steps"
+        self._bus.emit(Notice(backend.name, f"{want.size} check of {subject.model} begins, {about}: {want.why}"))
+        return Check(subject.quality, plan, asker, trust, self._helper, scheme, self._outside.wall, self._blame)
+
+    def _asker(self, backend: Backend, subject: Subject) -> Asker:
+        subject.talents.context = backend.contexts.get(subject.model, subject.talents.context)
+        return Asker(
+            self._outside.client(backend),
+            subject.model,
+            self._helper,
+            subject.talents,
+            self._tokens,
+            is_vllm=backend.config.kind == "vllm",
+            priority=backend.config.scheduling_priority,
+            may_score=Family.PREFILL not in self._guardian.blocked(backend.name),
+        )
+
+    # --- what it is held against ---
+
+    def _trust(self, subject: Subject, backend: Backend, scheme: str) -> Trust:
+        tokenizer = subject.talents.tokenizer
+        stored = self._shelf.trusted(subject.model, backend.build, scheme, tokenizer)
+        third = self._shelf.third(subject.model, scheme, tokenizer)
+        living = self._living(subject, backend, scheme)
+        asker = self._asker(*living) if living is not None else None
+        name = living[0].name if living is not None else ""
+        if stored is not None:
+            same = stored.build == backend.build
+            known = "unknown" not in (stored.kernels, backend.kernel)
+            independent = not same and known and stored.kernels != backend.kernel
+            reference = Reference(stored.build, stored.scheme, stored.grade, independent)
+            return Trust(stored, same, third, asker, name, reference)
+        if living is not None:
+            other, at = living
+            known = "unknown" not in (other.kernel, backend.kernel)
+            reference = Reference(other.name, scheme, at.quality.grade, known and other.kernel != backend.kernel)
+            return Trust(None, False, third, asker, name, reference)
+        return Trust(third=third)
+
+    def _living(self, subject: Subject, backend: Backend, scheme: str) -> tuple[Backend, Subject] | None:
+        """A running backend of the same model, scheme and tokenizer that nobody uses: the best proven one."""
+        if not scheme:
+            return None
+        found = []
+        for other in self._fleet.pools.get(subject.model, ()):
+            at = self._subjects.get((other.name, subject.model))
+            if other is backend or at is None or at.quality.grade not in TRUSTED_GRADES:
+                continue
+            alike = scheme_of(other, self._outside.identity(other.name)) == scheme
+            same_tokens = at.talents.is_warm and at.talents.tokenizer == subject.talents.tokenizer
+            idle = idle_s(other, self._fleet.clock()) >= QUIET_S and not hindrance(self._fleet, other, subject.model)
+            blocked = Family.PREFILL in self._guardian.blocked(other.name) or at.talents.scores is False
+            if alike and same_tokens and idle and not blocked:
+                found.append((other, at))
+        return min(found, key=lambda one: TRUSTED_GRADES.index(one[1].quality.grade), default=None)
+
+    def _blame(self, trust: Trust, family: Family, pairs: list[Paired], candidate: Check) -> None:
+        """A comparison of two unproven builds spoke against the reference."""
+        quality = candidate.quality
+        other = self._subjects.get((trust.living_name, self._model_of(candidate)))
+        if trust.stored is None and other is not None:
+            told = Reference(quality.build, candidate.scheme, quality.grade)
+            self._verdicts.blame(other, family, pairs, told, candidate.scheme)
+        elif trust.stored is not None and candidate.far_off(pairs):
+            candidate.distrusted = True
+
+    def _model_of(self, check: Check) -> str:
+        return self.running[0].model if self.running is not None and self.running[1] is check else ""
+
+    # --- asking ---
+
+    async def _warm_up(self, subject: Subject, backend: Backend, asker: Asker) -> Left:
+        """Learn its tokenizer and let it compile; what it is held against depends on the first."""
+        if subject.talents.is_warm:
+            return Left.DONE
+        faults: list[Unscorable] = []
+
+        async def warm() -> None:
+            fault = await asker.warm_up()
+            if fault is not None:
+                faults.append(fault)
+
+        left = await self._ask(warm(), [backend], subject, asker)
+        for fault in faults:
+            found = meet_fault(subject.quality, Family.PREFILL, "warm-up", fault, self._outside.wall())
+            self._verdicts.take(subject, found)
+        if left is Left.GONE:
+            self._guardian.died(backend.name, backend.build, Family.PREFILL)
+        return left
+
+    async def _steps(self, subject: Subject, backend: Backend, check: Check) -> Left:
+        clock, limits = self._fleet.clock, self._fleet.config.quality
+        limit_s = limits.quick_s if check.plan.size is Size.QUICK else limits.full_s
+        watched = [backend]
+        if check.trust.living_name in self._fleet.backends:
+            watched.append(self._fleet.backends[check.trust.living_name])
+        while check.left and check.spent_s < limit_s:
+            begun, family = clock(), check.left[0].family
+            check.quality = subject.quality
+            left = await self._ask(check.step(), watched, subject, check.asker)
+            check.spent_s += clock() - begun
+            if left is Left.DONE and check.is_shaken:
+                check.is_shaken = False
+                await asyncio.sleep(SETTLE_S)
+                left = left if await check.asker.is_alive() else Left.GONE
+            self._verdicts.take(subject, check.quality)
+            if left is Left.FAILED:
+                check.give_up("it did not answer in time")
+            elif left is Left.GONE:
+                self._guardian.died(backend.name, backend.build, family)
+            if left in (Left.CALLED, Left.GONE):
+                return left
+        return Left.DONE
+
+    async def _ask(
+        self, question: Coroutine[Any, Any, None], watched: Sequence[Backend], subject: Subject, asker: Asker
+    ) -> Left:
+        """Ask one question, and give it up where a call comes in: hanging up makes a vLLM drop its work."""
+        import httpx
+
+        task = asyncio.ensure_future(question)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=LOOK_S)
+                if not task.done() and any(b.leases or hindrance(self._fleet, b, subject.model) for b in watched):
+                    is_down = not watched[0].leases and watched[0].health.health is not Health.HEALTHY
+                    return Left.GONE if is_down else Left.CALLED
+            task.result()
+            return Left.DONE
+        except httpx.TransportError as problem:
+            log.info("%s left a question open: %r", subject.backend, problem)
+            await asyncio.sleep(SETTLE_S)
+            return Left.FAILED if await asker.is_alive() else Left.GONE
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # --- after ---
+
+    async def _end(self, subject: Subject, backend: Backend, want: Want, check: Check, left: Left) -> None:
+        subject.rest = subject.want = None
+        check.quality = subject.quality
+        quality = check.finish()
+        self._verdicts.take(subject, quality)
+        subject.checked_at = self._fleet.clock()
+        if left is Left.DONE and want.size is Size.FULL:
+            subject.full_of = quality.build
+        if check.distrusted and check.trust.stored is not None:
+            await self._shelf.distrust(check.trust.stored)
+        if left is Left.DONE and (want.keep or quality.grade in TRUSTED_GRADES):
+            await self._leave_baseline(subject, backend, check, Grade.GOOD if want.keep else quality.grade)
+        serving = backend.serving.get(subject.model)
+        score = check.score
+        if serving is not None:
+            serving.score, serving.checked_at = score, subject.checked_at
+        self._bus.emit(
+            CanaryEnded(
+                backend.name,
+                subject.model,
+                check.plan.size.value,
+                "died" if left is Left.GONE else quality.grade.value,
+                score,
+                len(check.differences),
+                check.spent_s,
+                check.summary(),
+            )
+        )
+
+    async def _leave_baseline(self, subject: Subject, backend: Backend, check: Check, grade: Grade) -> None:
+        kept = check.kept
+        baseline = Baseline(
+            model=subject.model,
+            backend=backend.name,
+            build=backend.build,
+            scheme=check.declared_scheme,
+            checkpoint=next((card.root or "" for card in backend.cards if card.id == subject.model), ""),
+            tokenizer=subject.talents.tokenizer or "",
+            kernels=backend.kernel,
+            version=backend.version or "",
+            at=self._outside.wall(),
+            grade=grade,
+            texts=kept.texts,
+            decoded=kept.decoded,
+            right=frozenset(kept.right),
+            vectors=kept.vectors,
+        )
+        if not baseline.is_empty:
+            await self._shelf.keep(baseline)

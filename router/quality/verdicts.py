@@ -1,0 +1,62 @@
+"""Where evidence becomes a grade that routing sees. The operator's word stands: no evidence moves what it flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from router.fleet import Fleet
+from router.policy import quality as policy
+from router.policy.facts import Grade
+from router.policy.quality import Evidence, Family, Quality, Reference
+from router.policy.scoring import Paired
+from router.quality.subject import Subject
+
+
+class Verdicts:
+    """Carries standings into the fleet. `acts` is true while it does, so that nobody takes it for the operator."""
+
+    def __init__(self, fleet: Fleet, wall: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._wall = wall
+        self.acts = False
+
+    def take(self, subject: Subject, quality: Quality) -> None:
+        """A subject's standing has changed, or may have."""
+        subject.quality = quality
+        backend = self._fleet.backends.get(subject.backend)
+        serving = backend.serving.get(subject.model) if backend is not None else None
+        if serving is None or serving.flagged_by == "operator":
+            return
+        told = tuple(tell(one) for one in quality.evidence)
+        if (serving.grade, serving.grade_reason, serving.evidence) == (quality.grade, quality.reason, told):
+            return
+        self.acts = True
+        try:
+            self._fleet.set_grade(subject.backend, subject.model, quality.grade, quality.reason, told)
+        finally:
+            self.acts = False
+
+    def heard(self, subject: Subject, grade: str, was: str, reason: str) -> bool:
+        """The operator gave a grade; true where that lifted a flag, so that the backend should be looked at again."""
+        now = self._wall()
+        if grade == Grade.FLAGGED.value:
+            subject.quality = policy.flag(subject.quality, reason, now)
+        elif was == Grade.FLAGGED.value:
+            subject.quality = policy.clear(subject.quality, reason, now)
+            return True
+        return False
+
+    def blame(self, reference: Subject, family: Family, pairs: list[Paired], candidate: Reference, scheme: str) -> None:
+        """A comparison spoke against an unproven reference: it counts as evidence about the reference."""
+        self.take(reference, policy.score_texts(reference.quality, family, pairs, candidate, scheme, self._wall()))
+
+
+def tell(evidence: Evidence) -> str:
+    """One piece of evidence as a line for a person."""
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in evidence.numbers.items())
+    probes = ", ".join(evidence.probes[:6]) + (
+        f" and {len(evidence.probes) - 6} more" if len(evidence.probes) > 6 else ""
+    )
+    test = f"; e={evidence.e_value:.3g}" if evidence.e_value is not None else ""
+    more = "; ".join(part for part in (numbers, probes) if part)
+    return f"{evidence.kind.value}: {evidence.detail}{test}" + (f" ({more})" if more else "")

@@ -1,0 +1,417 @@
+"""Canaries in virtual time: what is flagged, what never is, and what a check costs those who have real calls."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.events import CallEnded, Notice, QualityChanged
+from router.policy.facts import Grade, Intent
+from router.policy.quality import Family, fresh
+from router.quality.plan import DAY_S, Size
+from router.quality.subject import Subject, Why
+from tests.fakes import MODEL
+from tests.loops.talker import CanaryWorld, Talker, table
+
+HEALTHY = {Grade.PLAUSIBLE, Grade.GOOD}
+
+
+@pytest.fixture
+def world(runner: asyncio.Runner) -> Iterator[CanaryWorld]:
+    world = CanaryWorld(runner.get_loop())
+    yield world
+    runner.run(world.stop())
+
+
+# --- what is found ---
+
+
+async def test_a_first_build_is_plausible_and_leaves_a_baseline(world: CanaryWorld) -> None:
+    world.spark("spark")
+    app = await world.open()
+    ended = await world.checked("spark")
+    assert world.grade("spark") is Grade.PLAUSIBLE
+    assert ended.verdict == "plausible"
+    assert ended.duration_s <= 60
+    (kept,) = app.quality.shelf
+    assert len(kept.texts) == 12
+    assert kept.decoded
+    assert kept.right
+
+
+async def test_a_healthy_backend_is_never_flagged(world: CanaryWorld) -> None:
+    world.spark("one", Talker(seed=1))
+    world.spark("two", Talker(seed=2))
+    await world.open()
+    for times in range(1, 5):
+        for name in ("one", "two"):
+            await world.checked(name, times)
+            world.restart(name)
+    assert {world.grade("one"), world.grade("two")} <= HEALTHY
+    assert not [event for event in world.of(QualityChanged) if event.new == "flagged"]
+
+
+async def test_a_damaged_backend_is_flagged_and_gets_no_calls(world: CanaryWorld) -> None:
+    world.spark("right")
+    await world.open()
+    await world.checked("right")
+    world.spark("wrong", Talker(noise=0.5, seed=3))
+    world.app.apply(world.config())
+    await world.checked("wrong")
+    assert world.grade("wrong") is Grade.FLAGGED
+    assert world.grade("right") in HEALTHY
+    assert not world.app.fleet.can_serve(world.app.fleet.backends["wrong"], MODEL)
+    evidence = world.app.fleet.backends["wrong"].serving[MODEL].evidence
+    assert any("damage" in line and "e=" in line for line in evidence)
+
+
+async def test_of_two_that_differ_the_less_likely_one_is_flagged_whoever_came_first(world: CanaryWorld) -> None:
+    world.spark("wrong", Talker(noise=0.5, seed=3))
+    await world.open()
+    await world.checked("wrong")
+    world.spark("right")
+    world.app.apply(world.config())
+    await world.checked("right")
+    assert world.grade("right") is not Grade.FLAGGED
+
+
+async def test_damage_in_decode_alone_is_found(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    spark.decode = table(1.0, 5)
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.FLAGGED
+    assert "decode" in world.reason("spark") or "loaded" in world.reason("spark")
+
+
+async def test_the_only_backend_of_a_model_serves_although_it_is_flagged(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    spark.prefill = spark.decode = table(1.0, 5)
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.FLAGGED
+    answer = world.chat(stream=False)
+    (await world.backends["spark"].call()).chat()
+    assert (await answer.whole()).status == 200
+
+
+async def test_a_flag_is_lifted_by_evidence_in_two_steps(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    spark.prefill = spark.decode = table(1.0, 5)
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.FLAGGED
+    spark.prefill = spark.decode = table(0.005, 1)
+    world.restart("spark")
+    await world.checked("spark", 3)
+    assert world.grade("spark") is not Grade.FLAGGED
+
+
+async def test_a_nan_that_json_refuses_to_carry_flags_at_once(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.nan = True
+    await world.open()
+    await world.until(lambda: world.grade("spark") is Grade.FLAGGED)
+    assert "nan" in world.reason("spark")
+
+
+async def test_an_answer_of_one_character_flags(world: CanaryWorld) -> None:
+    world.spark("spark").floods = True
+    await world.open()
+    await world.checked("spark")
+    assert world.grade("spark") is Grade.FLAGGED
+
+
+async def test_what_the_operator_flagged_no_check_lifts(world: CanaryWorld) -> None:
+    world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    world.app.fleet.set_grade("spark", MODEL, Grade.FLAGGED, "I do not trust it", by="operator")
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.FLAGGED
+    assert world.reason("spark") == "I do not trust it"
+    world.app.fleet.set_grade("spark", MODEL, Grade.UNKNOWN, "well again", by="operator")
+    await world.checked("spark", 3)
+    assert world.grade("spark") in HEALTHY
+
+
+# --- what is no finding ---
+
+
+async def test_a_baseline_of_another_tokenizer_is_ignored(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    spark.salt = 3
+    world.restart("spark")
+    ended = await world.checked("spark", 2)
+    assert world.grade("spark") in HEALTHY
+    assert ended.score is None
+
+
+async def test_another_scheme_is_reported_and_never_flagged(world: CanaryWorld) -> None:
+    world.spark("exact")
+    await world.open()
+    await world.checked("exact")
+    world.spark("rounded", Talker(noise=0.5, seed=3), scheme="w4a4")
+    world.app.apply(world.config())
+    await world.checked("rounded")
+    assert world.grade("rounded") is not Grade.FLAGGED
+
+
+async def test_a_smaller_max_logprobs_is_met_with_fewer(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.max_logprobs = 5
+    await world.open()
+    await world.checked("spark")
+    assert world.grade("spark") is Grade.PLAUSIBLE
+    assert {body["prompt_logprobs"] for _, body in spark.asked if "prompt_logprobs" in body} == {20, 10, 5}
+    (kept,) = world.app.quality.shelf
+    assert kept.texts
+
+
+async def test_a_context_shorter_than_a_probe_cuts_the_probe(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.context = world.backends["spark"].cards["max_model_len"] = 40
+    await world.open()
+    await world.checked("spark")
+    longest = max(len(body["prompt"]) for _, body in spark.asked if "prompt" in body)
+    assert longest < 40
+    assert world.grade("spark") is not Grade.FLAGGED
+
+
+async def test_a_server_that_ignores_prompt_logprobs_does_what_it_can(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.ignores_prompt_logprobs = True
+    await world.open()
+    ended = await world.checked("spark")
+    assert world.grade("spark") is Grade.PLAUSIBLE
+    assert "ignored" in ended.detail
+    assert sum("prompt_logprobs" in body for _, body in spark.asked) == 1
+
+
+async def test_a_model_that_answers_wrong_from_the_beginning_is_only_unknown_or_worse_by_proof(
+    world: CanaryWorld,
+) -> None:
+    world.spark("spark").right = False
+    await world.open()
+    await world.checked("spark")
+    assert world.grade("spark") in (Grade.UNKNOWN, Grade.FLAGGED)
+
+
+async def test_embeddings_are_compared_by_cosine(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.embedding = 32
+    await world.open()
+    await world.checked("spark")
+    assert world.grade("spark") is Grade.UNKNOWN
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.PLAUSIBLE
+    spark.embedding = 48
+    world.restart("spark")
+    await world.checked("spark", 3)
+    assert world.grade("spark") is Grade.SUSPECT
+    assert "another size" in world.reason("spark")
+
+
+async def test_a_reference_that_is_down_stops_nothing(world: CanaryWorld) -> None:
+    world.spark("one")
+    world.spark("two", Talker(seed=2))
+    await world.open()
+    await world.checked("one")
+    world.backends["one"].down()
+    await world.checked("two")
+    assert world.grade("two") in HEALTHY
+
+
+# --- what it costs ---
+
+
+async def test_a_real_call_ends_a_probe_within_half_a_second_and_the_rest_follows(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.token_s = 0.5
+    await world.open()
+    await world.until(lambda: any(body.get("max_tokens", 0) > 1 for _, body in spark.asked))
+    await asyncio.sleep(1.0)
+    came = world.loop.time()
+    answer = world.chat(stream=False)
+    call = await world.backends["spark"].call()
+    await asyncio.sleep(0.5)
+    assert spark.aborted
+    assert spark.aborted[-1] - came <= 0.5
+    assert spark.open == 0
+    asked = len(spark.asked)
+    await asyncio.sleep(20)
+    assert len(spark.asked) == asked, "nothing is asked while the call runs"
+    call.chat()
+    await answer.whole()
+    spark.token_s = 0.01
+    ended = await world.checked("spark")
+    assert ended.texts == 0
+    assert len(world.ended("spark")) == 1
+    assert [one for one in world.of(Notice) if "check of" in one.message][1:] == []
+
+
+async def test_one_backend_is_asked_at_a_time_and_one_scored_prompt(world: CanaryWorld) -> None:
+    talkers = [world.spark("one"), world.spark("two", Talker(seed=2))]
+    await world.open()
+    busy = 0
+    while not (world.ended("one") and world.ended("two")):
+        await asyncio.sleep(0.01)
+        busy = max(busy, sum(t.open > 0 for t in talkers))
+    assert busy == 1
+    assert max(t.most_open for t in talkers) == 3  # the texts generated side by side
+    assert all(len(body["prompt"]) <= 512 for t in talkers for _, body in t.asked if "prompt" in body)
+    assert all(body.get("prompt_logprobs", 0) <= 20 for t in talkers for _, body in t.asked)
+
+
+async def test_the_budget_is_kept_by_a_server_that_restarts_all_the_time(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.token_s = 0.1
+    app = await world.open(quality={"budget_share": 0.001})
+    for _ in range(50):
+        await asyncio.sleep(120)
+        world.restart("spark")
+    spent = sum(ended.duration_s for ended in world.ended("spark"))
+    assert 0 < spent <= 0.001 * (86_400 + 50 * 120)
+    assert app.quality.subject("spark", MODEL).waits_for == "its budget of time"
+
+
+async def test_a_backend_that_dies_of_a_probe_gets_no_more_of_that_kind(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.dies_of = "prompt_logprobs"
+    await world.open()
+    await world.until(lambda: world.app.quality.guardian.blocked("spark"))
+    assert world.app.quality.guardian.blocked("spark") == {Family.PREFILL}
+    assert [one for one in world.of(Notice) if one.alarm and "canary allow" in one.message]
+    await asyncio.sleep(30)
+    scored = sum("prompt_logprobs" in body for _, body in spark.asked)
+    world.backends["spark"].up()
+    await world.checked("spark")
+    assert world.grade("spark") is not Grade.FLAGGED
+    assert sum("prompt_logprobs" in body for _, body in spark.asked) == scored == 1
+
+
+async def test_a_slow_first_logprobs_call_is_waited_for(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.first_s = 17.0
+    await world.open()
+    await world.checked("spark")
+    assert world.grade("spark") is Grade.PLAUSIBLE
+
+
+async def test_a_new_build_is_looked_at_closely_once_after_fifteen_idle_minutes(world: CanaryWorld) -> None:
+    world.spark("spark")
+    await world.open()
+    began = world.loop.time()
+    await asyncio.sleep(890)
+    assert [ended.size for ended in world.ended("spark")] == ["quick"]
+    await asyncio.sleep(3600)
+    assert [ended.size for ended in world.ended("spark")] == ["quick", "full"]
+    assert world.loop.time() - began > 900
+
+
+def test_an_unchanged_build_is_checked_once_a_day() -> None:
+    subject = Subject("spark", MODEL, fresh("build", 0.0), checked_at=1_000.0, full_of="build")
+    assert subject.due(1_000.0 + DAY_S - 1, 9e9, 900.0) is None
+    due = subject.due(1_000.0 + DAY_S, 9e9, 900.0)
+    assert due is not None
+    assert (due.size, due.why) == (Size.QUICK, Why.DAILY)
+
+
+@pytest.mark.parametrize("settings", [{"passive": True}, {"quality": {"canary": False}}])
+async def test_one_switch_turns_it_off(world: CanaryWorld, settings: dict[str, object]) -> None:
+    spark = world.spark("spark")
+    await world.open(**settings)
+    await asyncio.sleep(7200)
+    assert spark.asked == []
+    assert world.grade("spark") is Grade.UNKNOWN
+
+
+async def test_a_sleeping_engine_is_never_asked(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    world.backends["spark"].metrics = SLEEPING
+    await world.open()
+    await asyncio.sleep(3600)
+    assert spark.asked == []
+
+
+async def test_a_drained_backend_is_left_alone(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    world.app.fleet.set_intent("spark", Intent.DRAINING)
+    world.restart("spark")
+    asked = len(spark.asked)
+    await asyncio.sleep(7200)
+    assert len(spark.asked) == asked
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_priority_is_sent_only_where_scheduling_is_known(world: CanaryWorld, knows: bool) -> None:
+    spark = world.spark("spark", scheduling_priority=knows)
+    await world.open()
+    await world.checked("spark")
+    assert all(("priority" in body) == knows for _, body in spark.asked)
+
+
+# --- what is kept ---
+
+
+async def test_a_baseline_outlives_the_router(world: CanaryWorld, tmp_path: Path) -> None:
+    spark = world.spark("spark")
+    await world.open(tmp_path / "history.db")
+    await world.checked("spark")
+    await world.stop()
+    world.events.clear()
+    spark.prefill = spark.decode = table(1.0, 5)
+    await world.open(tmp_path / "history.db")
+    await world.checked("spark")
+    assert world.grade("spark") is Grade.FLAGGED
+
+
+async def test_the_operator_vouches_for_a_build(world: CanaryWorld) -> None:
+    world.spark("spark")
+    app = await world.open()
+    await world.checked("spark")
+    plan = app.quality.ask("spark", MODEL, Size.FULL, keep=True)
+    assert plan.cost_s > 0
+    await world.checked("spark", 2)
+    (kept,) = app.quality.shelf
+    assert kept.grade is Grade.GOOD
+
+
+async def test_live_answers_that_look_wrong_call_for_a_check(world: CanaryWorld) -> None:
+    world.spark("spark")
+    await world.open()
+    await world.checked("spark")
+    world.backends["spark"].script = lambda call: call.stream(*["!" * 200] * 4)
+    while world.grade("spark") is not Grade.SUSPECT:
+        await world.chat().whole()
+        await asyncio.sleep(0.05)
+        assert len(world.of(CallEnded)) < 30
+    world.backends["spark"].script = None
+    assert "flood" in world.reason("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is not Grade.FLAGGED
+    metrics = world.app.metrics.render().decode()
+    assert 'router_sentinel_suspicions_total{backend="spark",model="nemotron",sign="flood"}' in metrics
+
+
+SLEEPING = """# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="nemotron"} 0.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="nemotron"} 0.0
+# TYPE vllm:engine_sleep_state gauge
+vllm:engine_sleep_state{engine="0",model_name="nemotron",sleep_state="awake"} 0.0
+vllm:engine_sleep_state{engine="0",model_name="nemotron",sleep_state="weights_offloaded"} 1.0
+"""
