@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := router tests
 
-.PHONY: help test fix demo real bench bench-peers chaos soak fuzz ui-test routing-study quality-study clean
+.PHONY: help test fix demo real bench bench-peers flame chaos soak fuzz ui-test routing-study quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -33,6 +33,9 @@ real: $(VENV)/.ready ## the contract tests on two real vLLM servers (x86-64; 4 G
 bench: $(VENV)/.ready ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
 	@command -v gcc >/dev/null || { echo "make bench needs gcc: deploy/debian.sh bench"; exit 1; }
 	$(BIN)/python -m tests.bench $(ARGS)
+
+flame: $(VENV)/.ready ## where the router's CPU time goes: .bench/flame-*.svg (ARGS="plain paced256 fast")
+	$(BIN)/python -m tests.bench.flame $(ARGS)
 
 PEERS ?= vllm-router==0.1.17
 bench-peers: ## install peers for make bench (PEERS="vllm-router==0.1.17 sglang-router==0.3.2 litellm[proxy]")

@@ -69,7 +69,7 @@ def loop(runner: asyncio.Runner) -> asyncio.AbstractEventLoop:
 
 
 @contextmanager
-def tidy_runner(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[asyncio.Runner]:
+def tidy_runner(factory: Callable[[], asyncio.AbstractEventLoop], generation: int = 2) -> Iterator[asyncio.Runner]:
     """Yield a runner; when it ends, fail over whatever was left running or went wrong unseen."""
     wrongs: list[str] = []
     with asyncio.Runner(loop_factory=factory) as one:
@@ -80,7 +80,7 @@ def tidy_runner(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[as
         if pending and not getattr(loop, "deadlocked", False):
             wrongs.append(describe(pending, "left running at the end of the test:"))
         pending.clear()
-    gc.collect()  # exceptions nobody retrieved and coroutines nobody awaited speak up when they are collected
+    gc.collect(generation)  # exceptions nobody retrieved and coroutines nobody awaited speak up when they are collected
     if wrongs:
         pytest.fail("\n".join(wrongs), pytrace=False)
 
@@ -96,7 +96,7 @@ def example_by_example(test: AsyncTest) -> Callable[..., None]:
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        with tidy_runner(VirtualLoop) as one:
+        with tidy_runner(VirtualLoop, generation=1) as one:  # a hundred examples: look at what is young
             one.run(test(*args, **kwargs))
 
     return run

@@ -93,7 +93,8 @@ def measured(bench: Bench, places: list[targets.Place], asked: argparse.Namespac
         if "ladder" not in without:
             for one in running:
                 if one.name not in ONCE:
-                    alone["smooth"][one.name] = extras.smooth_streams(bench, one)
+                    alone["smooth"][one.name], wrong = extras.smooth_streams(bench, one)
+                    console.print(f"{one.name}: {wrong or 'smooth all the way'}", style="dim")
     finally:
         for one in running:
             one.stop()
@@ -101,6 +102,8 @@ def measured(bench: Bench, places: list[targets.Place], asked: argparse.Namespac
         alone["start"]["router"] = extras.start_s(two)
         alone["metrics8"]["router"] = extras.scrape_ms(eight)
         alone["metrics64"]["router"] = extras.stop_during_scrapes_ms(bench, many)
+        alone["busy_jitter"]["router"] = extras.busy_jitter_ms(bench, two, targets.start("direct", two))
+        alone["sentinel"]["router"] = extras.sentinel_share(bench, two)
     samples = [sample for one in rounds for measurements in one.values() for sample in measurements.values()]
     disturbed = sum(sample.others_cores > DISTURBED_CORES for sample in samples) > len(samples) / 10
     errors = {

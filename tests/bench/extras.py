@@ -1,25 +1,31 @@
 """What is measured once in a run: how many streams stay smooth, what a scrape costs, how long a start takes."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from statistics import median
 
 import httpx
 
 from tests.bench import targets
-from tests.bench.measure import Bench, paced
+from tests.bench.measure import FAST, Bench, paced
 from tests.bench.targets import Place, Target
 
 LADDER = (512, 1024, 1500, 2048)
 STARTS = 3
 SCRAPES = 20
 EVERY_S = 0.25
+WATCH_S = 5.0
 
 
-def smooth_streams(bench: Bench, target: Target) -> float:
-    """Return the highest step of the ladder on which all streams stay smooth; a step that fails is tried once more."""
-    reached = 0
+def smooth_streams(bench: Bench, target: Target) -> tuple[float, str]:
+    """Return the highest step of the ladder on which all streams stay smooth, and what was wrong on the next one.
+
+    A step that fails is tried once more.
+    """
+    reached, wrong = 0, ""
     for streams in LADDER:
         for _ in range(2):
             sample = bench.run(target, paced(streams, 2.5))
@@ -28,8 +34,11 @@ def smooth_streams(bench: Bench, target: Target) -> float:
                 reached = streams
                 break
         else:
+            kept_up = sample.events / (streams * 20 * sample.seconds)
+            wrong = f"{streams} streams: {sample.us('jitter', 'p99') / 1000:.1f} ms of jitter, "
+            wrong += f"{kept_up:.0%} of the chunks, {sample.errors} errors, {sample.cpu_s / sample.seconds:.2f} cores"
             break
-    return float(reached)
+    return float(reached), wrong
 
 
 def start_s(place: Place) -> float:
@@ -71,21 +80,80 @@ def stop_during_scrapes_ms(bench: Bench, place: Place) -> float:
         target.stop()
 
 
-class Repeated:
-    """Do something again and again beside a measurement, in a thread."""
+def busy_jitter_ms(bench: Bench, place: Place, direct: Target) -> float:
+    """Return the added p99 jitter of 256 streams while it is scraped, reloaded and watched on two dashboards."""
+    target = targets.start_router(place, reloaded(0), "router-busy")
+    token = (target.folder / "state" / "admin-token").read_text().strip()
+    admin = f"http://127.0.0.1:{target.admin_port}"
+    headers = {"authorization": f"Bearer {token}"}
+    generation = itertools.count(1)
 
-    def __init__(self, what: Callable[[], object]) -> None:
+    def reload() -> None:
+        targets.write_fleet(target, place, reloaded(next(generation)))
+        httpx.post(f"{admin}/api/reload", headers=headers, json={}, timeout=10).raise_for_status()
+
+    def watch() -> None:
+        with httpx.stream("GET", f"{admin}/api/events", headers=headers, timeout=10) as events:
+            events.raise_for_status()
+            until = time.monotonic() + WATCH_S
+            for _ in events.iter_lines():
+                if time.monotonic() > until:
+                    return
+
+    def scrape() -> None:
+        httpx.get(f"{target.url}/metrics", timeout=10).raise_for_status()
+
+    try:
+        calm = bench.run(direct, paced(256)).us("jitter", "p99")
+        with Repeated(scrape), Repeated(reload, every_s=1.0), Repeated(watch), Repeated(watch):
+            busy = bench.run(target, paced(256)).us("jitter", "p99")
+        return (busy - calm) / 1000
+    finally:
+        target.stop()
+
+
+def reloaded(generation: int) -> str:
+    """Return settings that differ from one reload to the next."""
+    return f"retry: {{burst: {10 + generation}}}\n"
+
+
+def sentinel_share(bench: Bench, place: Place) -> float:
+    """Return how many per cent of a chunk's cost the sentinel is: two routers side by side, one without it."""
+    watching = targets.start_router(place, "quality: {sentinel: true}\n", "router-sentinel")
+    blind = targets.start_router(place, "quality: {sentinel: false}\n", "router-blind")
+    shares = []
+    try:
+        for _ in range(STARTS):
+            cost = []
+            for one in (watching, blind):
+                cost.append(bench.run(one, FAST).cpu_s_per_100k_events)
+                bench.settle(one)
+            shares.append((cost[0] / cost[1] - 1) * 100)
+        return median(shares)
+    finally:
+        watching.stop()
+        blind.stop()
+
+
+class Repeated:
+    """Do something again and again beside a measurement, in a thread; what goes wrong there comes out at the end."""
+
+    def __init__(self, what: Callable[[], object], every_s: float = EVERY_S) -> None:
         self._what = what
+        self._every_s = every_s
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._pool = ThreadPoolExecutor(1)
+        self._done: Future[None] | None = None
 
     def __enter__(self) -> None:
-        self._thread.start()
+        self._done = self._pool.submit(self._run)
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._pool.shutdown()
+        if self._done is not None:
+            self._done.result()
 
     def _run(self) -> None:
-        while not self._over.wait(EVERY_S):
+        while not self._over.wait(self._every_s):
             self._what()

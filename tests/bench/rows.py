@@ -158,14 +158,14 @@ ROWS: tuple[Row, ...] = (
     Row("fast_cpu", "the same, 64 fast streams", "s", (Goal(1, VLLM),), cpu_of_events("fast"), 2),
     Row("smooth", "smooth streams at 20 tok/s", "", (Goal(1500, at_least=True),), digits=0),
     Row("jitter", "added jitter p99 at 256 streams", "ms", (Goal(4),), added_jitter_ms("paced256"), 2),
-    Row("busy_jitter", "the same with canary, scrape, reload, dashboard", "ms", (Goal(5),), digits=2),
+    Row("busy_jitter", "the same with scrapes, reloads, dashboards", "ms", (Goal(5),), digits=2),
     Row("long_cpu", "CPU of a 64 kB prompt", "µs", (Goal(2.5, NGINX),), cpu_of_a_call("long"), 0),
     Row("idle_mb", "memory, idle", "MB", (Goal(80),), digits=0),
     Row("busy_mb", "memory, 256 streams", "MB", (Goal(110),), memory, 0),
     Row("told", "client gone → backend told", "s", (Goal(0.1),), told, 3),
     Row("metrics8", "/metrics at 8 backends", "ms", (Goal(10),), digits=1),
     Row("metrics64", "longest stop of a stream during /metrics at 64", "ms", (Goal(5),), digits=1),
-    Row("sentinel", "sentinel's share of the relay's cost a chunk", "%", (Goal(2),), digits=1),
+    Row("sentinel", "what the sentinel adds to the cost of a chunk", "%", (Goal(2),), digits=1),
     Row("start", "start to first served call", "s", (Goal(1),), digits=2),
 )
 

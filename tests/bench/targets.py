@@ -49,6 +49,8 @@ class Target:
 
     name: str
     port: int
+    admin_port: int = 0
+    folder: Path = Path()
     process: Process | None = None
     started_in_s: float = 0.0
     idle_mb: float = 0.0
@@ -99,10 +101,32 @@ def start(name: str, place: Place) -> Target:
     """Start one target on the core that is measured and wait until a call through it is answered."""
     if name == "direct":
         return Target(name, place.backends[0])
-    target = Target(name, free_port())
-    command = ["taskset", "-c", str(place.core), *COMMANDS[name](target, place)]
-    environ = {**ENVIRON.get(name, {}), "PATH": "/usr/sbin:/usr/local/bin:/usr/bin:/bin", "HOME": str(place.folder)}
+    target = Target(name, free_port(), folder=place.folder)
+    return launched(target, COMMANDS[name](target, place), place)
+
+
+def start_router(place: Place, fleet: str, name: str = "router") -> Target:
+    """Start the router with a fleet file: the backends of the place, and `fleet` as the rest of it."""
+    target = Target(name, free_port(), free_port(), place.folder / name)
+    target.folder.mkdir(exist_ok=True)
+    write_fleet(target, place, fleet)
+    ports = ["--port", str(target.port), "--admin-port", str(target.admin_port)]
+    return launched(target, [router_command(), "serve", "--config", str(target.folder / "fleet.yaml"), *ports], place)
+
+
+def write_fleet(target: Target, place: Place, fleet: str) -> None:
+    """Write the fleet file of a router that was started with one."""
+    backends = "".join(f"  - {url}\n" for url in place.urls)
+    (target.folder / "fleet.yaml").write_text(f"backends:\n{backends}{fleet}")
+
+
+def launched(target: Target, command: list[str], place: Place) -> Target:
+    """Start a target's process and wait until it serves."""
+    name = target.name
+    environ = {"PATH": "/usr/sbin:/usr/local/bin:/usr/bin:/bin", "HOME": str(place.folder)}
+    environ |= ENVIRON.get(name, {"ROUTER_STATE_DIR": str(target.folder / "state")})
     began = time.monotonic()
+    command = ["taskset", "-c", str(place.core), *command]
     target.process = Process(command, place.folder / f"{name}.log", environ)
     try:
         target.process.wait_until(lambda: serves(target), START_LIMIT_S, every_s=0.01)
@@ -163,7 +187,8 @@ def litellm(target: Target, place: Place) -> list[str]:
 def router(target: Target, place: Place) -> list[str]:
     """Our own, with everything on: log lines to a file, metrics, probes, scrapes, canaries, history."""
     backends = [word for url in place.urls for word in ("--backend", url)]
-    ports = ["--port", str(target.port), "--admin-port", str(free_port())]
+    target.admin_port = free_port()
+    ports = ["--port", str(target.port), "--admin-port", str(target.admin_port)]
     return [router_command(), "serve", *backends, *ports]
 
 

@@ -18,7 +18,11 @@ ROW = Row("cpu", "CPU of a call", "µs", (Goal(2, "nginx"),), cpu_of_a_call("pla
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:
-    rounds = [{"router": 30, "nginx": 20}, {"router": 300, "nginx": 200}, {"router": 9, "nginx": 6}]
+    rounds: list[dict[str, float]] = [
+        {"router": 30, "nginx": 20},
+        {"router": 300, "nginx": 200},
+        {"router": 9, "nginx": 6},
+    ]
     (verdict,) = ROW.verdicts(results(*rounds))
     assert math.isclose(verdict.value, 1.5)
     assert verdict.word == "kept"
