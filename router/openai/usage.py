@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per answer; nobody changes it, and a frozen one costs 0.5 µs more
 class Usage:
     """Tokens of one answer; None means that the server did not say, never zero.
 
@@ -31,6 +31,29 @@ def read_usage(found: Mapping[str, Any], earlier: Usage | None = None) -> Usage:
     llama.cpp: 1 + 33 cached for a prompt of 34); not where the stream's beginning already gave that very number as
     the whole prompt, as vLLM does.
     """
+    prompt, completion = found.get("prompt_tokens"), found.get("completion_tokens")
+    if earlier is None and prompt.__class__ is int and completion.__class__ is int and _SPLIT.isdisjoint(found):
+        # Every plain answer of a vLLM: two numbers and mostly `null` details (2 µs less than the long way).
+        inner = found.get("prompt_tokens_details")
+        cached = _first(inner, "cached_tokens") if inner.__class__ is dict else None
+        inner = found.get("completion_tokens_details")
+        reasoning = _first(inner, "reasoning_tokens") if inner.__class__ is dict else None
+        return Usage(prompt, completion, cached, reasoning)
+    return _read_any(found, earlier)
+
+
+# What splits a prompt's count, or gives the details under another API's names.
+_SPLIT = frozenset(
+    {
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "input_tokens_details",
+        "output_tokens_details",
+    }
+)
+
+
+def _read_any(found: Mapping[str, Any], earlier: Usage | None) -> Usage:
     cached = _first(found, "cache_read_input_tokens")
     prompt = _first(found, "prompt_tokens", "input_tokens")
     if prompt is not None and (earlier is None or earlier.prompt_tokens != prompt):
