@@ -61,7 +61,7 @@ class Exchange:
         headers = [("content-length", str(len(data)))]
         if data:
             headers.append(("content-type", kind))
-        await self.head(status, headers + options.get("headers", []), options.get("varies", True))
+        await self.head(status, [*options.get("headers", []), *headers], options.get("varies", True))
         await self.write(b"" if self.method == "HEAD" else data, more=False)
 
     async def stream(self) -> None:

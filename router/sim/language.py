@@ -2,9 +2,9 @@
 
 The distribution over the vocabulary is that of 48 candidates picked by the last tokens, plus an even tail; where a
 chat's script says what comes next, that token leads. On top of it comes noise in the shape of real numerics (measured
-on an emulated NVFP4 model): what a scheme's weights and activations cost is common to all its kernels, activation rounding is
-chaotic and each kernel's own. So two right W4A4 kernels differ a lot from each other, and are equally far from a
-reference. The sizes are smaller here, as published for calibrated big models.
+on an emulated NVFP4 model): what a scheme's weights and activations cost is common to all its kernels, activation
+rounding is chaotic and each kernel's own. So two right W4A4 kernels differ a lot from each other, and are equally far
+from a reference. The sizes are smaller here, as published for calibrated big models.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from router.sim.vendors import count_tokens, messages, responses
 from router.sim.wish import Refusal, bad
 
 KEEP_ALIVE_S = 5  # vLLM's default (VLLM_HTTP_TIMEOUT_KEEP_ALIVE)
+_CORS_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, QUERY"
 Looked = Callable[[Sim, Exchange], Awaitable[None]]
 Answered = Callable[[Sim, Exchange, Faults, float], Awaitable[None]]
 
@@ -68,6 +69,9 @@ async def _dispatch(sim: Sim, exchange: Exchange) -> None:
     if key and exchange.path.startswith("/v1") and exchange.headers.get("authorization") != f"Bearer {key}":
         await exchange.answer(401, {"error": "Unauthorized"}, varies=False)
         return
+    if exchange.method == "OPTIONS" and "access-control-request-method" in exchange.headers:
+        await _refuse_preflight(exchange)
+        return
     looked, answered = LOOKS.get(exchange.path), ANSWERS.get(exchange.path)
     methods = looked[0] if looked else ("POST",) if answered else ()
     if not methods:
@@ -83,6 +87,16 @@ async def _dispatch(sim: Sim, exchange: Exchange) -> None:
                 await _answer(sim, exchange, answered)
         except Refusal as refusal:
             await exchange.answer(refusal.status, refusal.body)
+
+
+async def _refuse_preflight(exchange: Exchange) -> None:
+    """A browser on another origin is not let in (vLLM's default since 0.32)."""
+    asked = ", ".join(f"Access-Control-Request-{name}" for name in ("Method", "Headers", "Private-Network"))
+    headers = [("vary", f"Origin, {asked}"), ("access-control-allow-methods", _CORS_METHODS),
+               ("access-control-max-age", "600"), ("content-length", "22"),
+               ("content-type", "text/plain; charset=utf-8")]  # fmt: skip
+    await exchange.head(400, headers, varies=False)
+    await exchange.write(b"Disallowed CORS origin", more=False)
 
 
 async def _answer(sim: Sim, exchange: Exchange, handler: Answered) -> None:
