@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from router import __version__
 from router.admin import views
 from router.admin.auth import COOKIE, Guard
+from router.admin.quality_api import add_quality
 from router.errors import ClientFault
 from router.events import Event
 from router.policy.facts import Grade, Intent
@@ -33,6 +34,7 @@ def create_api(app: App, token: str, names: frozenset[str] = frozenset()) -> Any
     api = FastAPI(title="spark-router admin", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     _add_views(api, app)
     _add_orders(api, app)
+    add_quality(api, app)
     _add_pages(api, app, token)
 
     @api.exception_handler(ClientFault)

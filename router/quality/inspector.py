@@ -223,6 +223,8 @@ class Inspector:
         if check.trust.living_name in self._fleet.backends:
             watched.append(self._fleet.backends[check.trust.living_name])
         while check.left and check.spent_s < limit_s:
+            if subject.rest is not check:  # another build, or another check was asked for
+                return Left.CALLED
             begun, family = clock(), check.left[0].family
             check.quality = subject.quality
             left = await self._ask(check.step(), watched, subject, check.asker)
@@ -266,11 +268,14 @@ class Inspector:
     # --- after ---
 
     async def _end(self, subject: Subject, backend: Backend, want: Want, check: Check, left: Left) -> None:
-        subject.rest = subject.want = None
+        subject.rest = None
+        if subject.want is want:  # another one may have been asked for meanwhile
+            subject.want = None
         check.quality = subject.quality
         quality = check.finish()
         self._verdicts.take(subject, quality)
         subject.checked_at = self._fleet.clock()
+        subject.checks += 1
         if left is Left.DONE and want.size is Size.FULL:
             subject.full_of = quality.build
         if check.distrusted and check.trust.stored is not None:

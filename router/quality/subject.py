@@ -52,16 +52,14 @@ class Subject:
     rest: Check | None = None  # an interrupted check
     not_before: float = 0.0
     checked_at: float | None = None
+    checks: int = 0  # that ended
     full_of: str = ""  # the build that had its full check
     waits_for: str = ""  # why a due check does not begin, for a person
 
     def ask(self, want: Want) -> None:
-        """A check is due; a more urgent or larger one that is due already stays."""
+        """A check is due; a more urgent one that is due already stays."""
         order = list(Why)
-        now = self.want
-        if now is not None and order.index(now.why) < order.index(want.why) and now.size is Size.FULL:
-            return
-        if now is None or order.index(want.why) <= order.index(now.why):
+        if self.want is None or order.index(want.why) <= order.index(self.want.why):
             self.want = want
 
     def due(self, now: float, idle_s: float, idle_before_full_s: float) -> Want | None:
