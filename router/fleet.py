@@ -26,6 +26,7 @@ from router.wire.client import Pool
 OTHER = "other"
 """The label of a model name that nobody configured."""
 
+_DOUBTFUL = frozenset({Health.SUSPECT, Health.EJECTED})
 _USABLE_GRADES = frozenset({Grade.UNKNOWN, Grade.PLAUSIBLE, Grade.GOOD, Grade.SUSPECT})
 
 
@@ -433,7 +434,7 @@ class Fleet:
                 one.last_resort = False
             else:
                 one.barred = self._why_not(backend, serving, call, tried, now)
-                one.last_resort = serving.grade is Grade.FLAGGED or health.health is Health.SUSPECT
+                one.last_resort = serving.grade is Grade.FLAGGED or health.health in _DOUBTFUL
             leases = len(backend.leases)
             one.in_flight = leases
             one.decoding = backend.decoding.value
@@ -468,15 +469,23 @@ class Fleet:
     def _barred(self, backend: Backend, serving: Serving, model: str) -> str | None:
         if backend.intent is not Intent.ACTIVE:
             return f"{backend.intent.value} by the operator"
-        alone = len(self.pools.get(model, ())) < 2
         reason = health_policy.barred(backend.health, len(backend.leases), self.limits)
         if reason is not None:
-            # The only backend of a model is never ejected, and `passive` bars nobody: refused is still refused.
+            # The last one is never ejected: where nobody else is left, trying it beats refusing. `passive` bars nobody
+            # either. Refused connections are another matter: there is nothing to try.
             ejected = backend.health.health in (Health.EJECTED, Health.PROBATION)
-            return None if ejected and (alone or self.passive) else reason
+            return None if ejected and (self.passive or not self._others_up(backend, model)) else reason
         if serving.grade is Grade.FLAGGED and not self.passive and self._flags_exclude(backend, model):
             return f"flagged: {serving.grade_reason}"
         return None
+
+    def _others_up(self, backend: Backend, model: str) -> bool:
+        return any(
+            other is not backend
+            and other.intent is Intent.ACTIVE
+            and health_policy.barred(other.health, len(other.leases), self.limits) is None
+            for other in self.pools.get(model, ())
+        )
 
     def _flags_exclude(self, backend: Backend, model: str) -> bool:
         """A flag bars with at least two usable backends, so that one is left; else it is only shown."""

@@ -29,7 +29,9 @@ class MemoryTransport(asyncio.Transport):
     # --- writing ---
 
     def write(self, data: Any) -> None:
-        if self._lost or self._eof:
+        if self._lost:
+            raise RuntimeError("the handler is closed")  # as uvloop does
+        if self._eof:
             return
         data = bytes(data)
         if data:

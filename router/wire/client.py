@@ -141,7 +141,8 @@ class BackendConnection(asyncio.BufferedProtocol):
 
     def pause(self) -> None:
         """The client reads too slowly: read no more from this backend until `resume`."""
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading."""

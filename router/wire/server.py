@@ -382,6 +382,8 @@ class ClientConnection(asyncio.Protocol):
 
     def respond(self, status: int, headers: list[Header], body: bytes) -> None:
         """Send a whole answer and end the call. HEAD gets the head that GET would get."""
+        if self.left:
+            return
         framing = b"content-length: %d\r\n" % len(body)
         if self._close_after:
             framing += b"connection: close\r\n"
@@ -400,6 +402,8 @@ class ClientConnection(asyncio.Protocol):
 
     def start(self, status: int, headers: list[Header]) -> None:
         """Send the head of an answer whose length is not known. HTTP/1.0 gets an unframed body and a close."""
+        if self.left:
+            return
         if self._chunked_out:
             framing = b"transfer-encoding: chunked\r\n"
             if self._close_after:
@@ -411,8 +415,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport.write(response_bytes(status, headers, framing))
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body as one chunk. Empty pieces are nothing."""
-        if data:
+        """Send a piece of the body as one chunk. Empty pieces are nothing, and so is what a client that left gets."""
+        if data and not self.left:
             size = len(data)
             self.bytes_out += size
             if self._chunked_out:
@@ -422,7 +426,7 @@ class ClientConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """The body is whole: end it and the call."""
-        if self._chunked_out:
+        if self._chunked_out and not self.left:
             self._transport.write(_LAST_CHUNK)
         self._call_over()
 

@@ -33,9 +33,10 @@ SIM_FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "busy"},
     {"kind": "cut"},
     {"kind": "error_event"},
-    {"kind": "half_body"},
-    {"kind": "malformed"},
-    {"kind": "no_done"},
+    {"kind": "half_json"},
+    {"kind": "bad_chunk"},
+    {"kind": "truncate"},
+    {"kind": "missing_done"},
 )
 ROUTER = [sys.executable, "-m", "router"]
 
@@ -207,6 +208,9 @@ async def run(options: argparse.Namespace) -> int:
             problems = await chaos.at_rest()
             grown = rss_mb(chaos.processes[-1].pid) - rss
             fds = len(os.listdir(f"/proc/{chaos.processes[-1].pid}/fd"))
+        except BaseException:
+            print((Path(name) / "router.log").read_text(errors="replace")[-3000:], file=sys.stderr)
+            raise
         finally:
             await chaos.stop()
         report(chaos, problems, time.monotonic() - started, grown, fds)
