@@ -48,5 +48,11 @@ quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told fr
 	@mkdir -p docs/images
 	$(BIN)/python -m tests.study.quality_study docs/images/quality-study.svg
 
+chaos: $(VENV)/.ready ## 500 faults under load, and what every client saw (about 3 minutes; ARGS="--seed 7")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(VENV)/.ready ## the same for long: memory, files and loop lag stay flat (MINUTES=20)
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),20) $(ARGS)
+
 clean: ## remove what make made, except .real/ and .bench/ (they take minutes to make again)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build *.egg-info

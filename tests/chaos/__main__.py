@@ -8,10 +8,13 @@ call ended in a way that must never be, or when something is left behind at the 
 
 import argparse
 import asyncio
+import math
 import os
 import random
+import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -78,6 +81,7 @@ class Chaos:
         self.port, self.admin_port = free_port(), free_port()
         self.done = False
         self.set_faults = 0
+        self.samples: list[tuple[float, float, int]] = []  # seconds, RSS in MB, open files
 
     async def start(self) -> None:
         """Backends, proxies, router; return when everybody is healthy."""
@@ -132,7 +136,8 @@ class Chaos:
 
     async def faults(self) -> None:
         """The schedule: one backend at a time is broken, sometimes two, never all three for long."""
-        while self.set_faults < self.options.faults:
+        until = time.monotonic() + self.options.minutes * 60
+        while time.monotonic() < until if self.options.minutes else self.set_faults < self.options.faults:
             for victim in self.random.sample(range(3), self.random.choice((1, 1, 2))):
                 await self._break(victim)
                 self.set_faults += 1
@@ -160,6 +165,21 @@ class Chaos:
             answer = await client.request(method, url, json=document)
             if answer.status_code >= 300:
                 raise SystemExit(f"the simulated backend refused {document}: {answer.status_code} {answer.text}")
+
+    async def watch(self) -> None:
+        """Note memory and open files of the router every ten seconds."""
+        pid = self.processes[-1].pid
+        began = time.monotonic()
+        while not self.done:
+            self.samples.append((time.monotonic() - began, rss_mb(pid), len(os.listdir(f"/proc/{pid}/fd"))))
+            await asyncio.sleep(10)
+
+    async def loop_lag_p99_s(self) -> float:
+        """The bucket that 99 % of the router's looks at its own lateness fall into."""
+        page = (await self.admin.get("/metrics")).text
+        buckets = re.findall(r'router_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', page)
+        total = float(buckets[-1][1]) if buckets else 0.0
+        return next((float(le) for le, count in buckets if total and float(count) >= 0.99 * total), math.inf)
 
     async def at_rest(self) -> list[str]:
         """What is left behind when nothing goes on any more."""
@@ -203,9 +223,11 @@ async def run(options: argparse.Namespace) -> int:
             await chaos.start()
             rss = rss_mb(chaos.processes[-1].pid)
             clients = [asyncio.ensure_future(chaos.client(number)) for number in range(options.clients)]
+            watching = asyncio.ensure_future(chaos.watch())
             await chaos.faults()
-            await asyncio.gather(*clients)
+            await asyncio.gather(*clients, watching)
             problems = await chaos.at_rest()
+            lag = await chaos.loop_lag_p99_s()
             grown = rss_mb(chaos.processes[-1].pid) - rss
             fds = len(os.listdir(f"/proc/{chaos.processes[-1].pid}/fd"))
         except BaseException:
@@ -214,6 +236,8 @@ async def run(options: argparse.Namespace) -> int:
         finally:
             await chaos.stop()
         report(chaos, problems, time.monotonic() - started, grown, fds)
+        print(f"  loop lag p99 ≤ {lag * 1000:g} ms{slope(chaos.samples)}")
+        print("1 passed, 0 failed" if not chaos.tally.never and not problems else "0 passed, 1 failed")
         if chaos.tally.never or problems:
             keep = Path(tempfile.gettempdir()) / f"router-chaos-{options.seed}.log"
             keep.write_bytes((Path(name) / "router.log").read_bytes())
@@ -241,12 +265,21 @@ def report(chaos: Chaos, problems: list[str], seconds: float, grown: float, fds:
         print(f"NEVER: {name}: {detail}")
     for problem in problems:
         print(f"LEFT BEHIND: {problem}")
-    print("1 passed, 0 failed" if not chaos.tally.never and not problems else "0 passed, 1 failed")
+
+
+def slope(samples: list[tuple[float, float, int]]) -> str:
+    """How memory went over the second half of a long run, in MB per hour (least squares)."""
+    later = samples[len(samples) // 2 :]
+    if len(later) < 6:
+        return ""
+    fit = statistics.linear_regression([at for at, _, _ in later], [rss for _, rss, _ in later])
+    return f", RSS {fit.slope * 3600:+.1f} MB/h over the second half, {later[0][2]} → {later[-1][2]} open files"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=0.0, help="break things for so long, instead of --faults")
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     sys.exit(asyncio.run(run(parser.parse_args())))
