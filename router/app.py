@@ -111,9 +111,9 @@ class App:
             self.memory = Memory(self.fleet, self.history, self.outside.wall)
             self.bus.subscribe(self.history.on_event)
             self.bus.subscribe(self.memory.on_event)
-        self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known)
-        self.bus.subscribe(self.identity.on_event)
         self.helper = Helper(self.outside.executor)
+        self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known, self.helper)
+        self.bus.subscribe(self.identity.on_event)
         self.quality = QualityLoop(
             self.fleet,
             self.bus,

@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 from router.events import BuildChanged, Bus, HealthChanged, KernelObserved, Notice
 from router.fleet import Backend, Fleet
+from router.helper import Helper
 from router.history.rows import build_id
 from router.loops.logsource import LogAccess, LogUnavailable
 from router.policy.facts import Grade, Health
+from router.vllm import logs
 from router.vllm.findings import Weight
 from router.vllm.identity import Identity, compare
 
@@ -35,11 +37,13 @@ class IdentityLoop:
         bus: Bus,
         access: LogAccess,
         on_build: Callable[[Backend, str, bool], None],
+        helper: Helper | None = None,
     ) -> None:
         self._fleet = fleet
         self._bus = bus
         self._access = access
         self._on_build = on_build
+        self._helper = helper
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self.identities: dict[str, Identity] = {}
@@ -106,15 +110,22 @@ class IdentityLoop:
         source = backend.config.log
         if source is None:
             return None, ""
-        found = await self._access.identify(source)
+        found = await self._identify(source)
         if not isinstance(found, LogUnavailable):
             named = found.kernels != "unknown"
             if named or not source.startswith("docker:") or source.count(":") > 1:
                 return found, ""
             # sparkrun starts vLLM by `docker exec` and logs to a file inside: the container's own log stays empty.
-            inside = await self._access.identify(f"{source}:{_SPARKRUN_LOG}")
+            inside = await self._identify(f"{source}:{_SPARKRUN_LOG}")
             return (found if isinstance(inside, LogUnavailable) else inside), ""
         return None, f"its log could not be read ({found.reason.value}): {found.detail}"
+
+    async def _identify(self, source: str) -> Identity | LogUnavailable:
+        """What a log says. Reading its words takes up to half a second, so the helper does it where there is one."""
+        if self._helper is None:
+            return await self._access.identify(source)
+        text = await self._access.read(source)
+        return text if isinstance(text, LogUnavailable) else await self._helper.run(logs.read, text.data)
 
     def _judge_build(self, backend: Backend, identity: Identity | None) -> None:
         checkpoint = next((card.root or "" for card in backend.cards), "")
