@@ -105,7 +105,7 @@ def subject_view(app: App, subject: Subject) -> dict[str, Any]:
         "model": subject.model,
         "build": quality.build,
         "grade": quality.grade.value,
-        "reason": quality.reason,
+        "reason": subject.reason,
         "since": quality.since,
         "held_by_operator": quality.held,
         "evidence": [dump_evidence(one) for one in quality.evidence],

@@ -240,7 +240,7 @@ def score_texts(
     named = {p.name: excess(p, tolerance_of(p.basis, scheme)) for p in pairs}
     spoken, numbers = _difference(pairs)
     numbers["trusted_nats"] = sum(p.trusted for p in pairs) / len(pairs)
-    itself = "" if reference.grade is Grade.GOOD else ", itself only plausible"
+    itself = "" if reference.grade is Grade.GOOD else f", itself only {reference.grade}"
     detail = f"{spoken} farther than {reference.build}{itself} on {len(pairs)} texts ({pairs[0].basis}, {family})"
     proof = Kind.PROOF if reference.grade is Grade.GOOD or reference.independent else Kind.SAME
     return _count(quality, _Batch(family, named, numbers, detail, Kind.DAMAGE, proof), now)

@@ -160,6 +160,7 @@ class Asker:
                 "temperature": 0,
                 "logprobs": self.talents.top,
                 "return_tokens_as_token_ids": True,
+                "return_token_ids": True,
             }
             answer = await self._complete(asked)
             if isinstance(answer, Unscorable) and answer.fault is Fault.TOO_MANY and self._ask_for_fewer():

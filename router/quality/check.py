@@ -113,6 +113,7 @@ class Check:
         self._blame = blame
         self._pairs: dict[Family, list[work.Compared]] = {}
         self._right: dict[str, bool] = {}
+        self.answered: dict[str, bool] = {}
         self._alike: list[str] = []
 
     @property
@@ -127,8 +128,19 @@ class Check:
 
     def summary(self) -> str:
         """Why the backend stands as it does, and what could not be measured."""
-        missing = "; ".join(f"{fault.value}: {detail}" for fault, detail in list(self.faults.items())[:3])
-        return self.quality.reason + (f" (not measured: {missing})" if missing else "")
+        return f"{self.quality.reason}; {self.measured()}"
+
+    def measured(self) -> str:
+        """What was asked with which outcome, beyond what moved the grade."""
+        told = [f"{len(self.differences)} texts compared"]
+        if self.answered:
+            missed = ", ".join(name for name, hit in self.answered.items() if not hit)
+            told.append(f"known answers: {sum(self.answered.values())} of {len(self.answered)} right")
+            told[-1] += f" (not {missed})" if missed else ""
+        if self.faults:
+            missing = "; ".join(f"{fault.value}: {detail}" for fault, detail in list(self.faults.items())[:3])
+            told.append(f"not measured: {missing}")
+        return "; ".join(told)
 
     def far_off(self, pairs: Sequence[Paired]) -> bool:
         """Whether these comparisons together lie beyond what a right kernel may differ by."""
@@ -294,7 +306,7 @@ class Check:
             self.kept.right.add(question.name)
         # What not every model can do speaks only where a trusted build of this model could.
         if not question.needs or question.name in self._trusted_right():
-            self._right[question.name] = hit
+            self._right[question.name] = self.answered[question.name] = hit
 
     def _judge_answers(self) -> None:
         right, self._right = self._right, {}

@@ -273,6 +273,7 @@ class Inspector:
             subject.want = None
         check.quality = subject.quality
         quality = check.finish()
+        subject.note = f"checked, nothing speaks against it; {check.measured()}"
         self._verdicts.take(subject, quality)
         subject.checked_at = self._fleet.clock()
         subject.checks += 1

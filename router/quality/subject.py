@@ -54,7 +54,14 @@ class Subject:
     checked_at: float | None = None
     checks: int = 0  # that ended
     full_of: str = ""  # the build that had its full check
+    note: str = ""  # what the last check found where it moved nothing
     waits_for: str = ""  # why a due check does not begin, for a person
+
+    @property
+    def reason(self) -> str:
+        """Why it stands where it stands, in one sentence."""
+        moved = self.quality.cause is not None or self.quality.held is not None
+        return self.quality.reason if moved else self.note or self.quality.reason
 
     def ask(self, want: Want) -> None:
         """A check is due; a more urgent one that is due already stays."""

@@ -28,11 +28,11 @@ class Verdicts:
         if serving is None or serving.flagged_by == "operator":
             return
         told = tuple(tell(one) for one in quality.evidence)
-        if (serving.grade, serving.grade_reason, serving.evidence) == (quality.grade, quality.reason, told):
+        if (serving.grade, serving.grade_reason, serving.evidence) == (quality.grade, subject.reason, told):
             return
         self.acts = True
         try:
-            self._fleet.set_grade(subject.backend, subject.model, quality.grade, quality.reason, told)
+            self._fleet.set_grade(subject.backend, subject.model, quality.grade, subject.reason, told)
         finally:
             self.acts = False
 

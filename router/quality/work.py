@@ -96,7 +96,8 @@ def read_generation(name: str, body: bytes, top: int) -> Generation | Unscorable
     text = read_completion_logprobs(name, choice, top=max(top, 1))
     if isinstance(text, Unscorable):
         return text
-    ids = tuple(token for token in text.tokens if isinstance(token, int))
+    named = choice.get("token_ids")  # beside tokens that are named by their text
+    ids = tuple(t for t in (named if isinstance(named, list) else text.tokens) if isinstance(t, int))
     if len(ids) != len(text.tokens):
         return Unscorable(Fault.IGNORED, "the answer names its tokens by text, not by id")
     answer = choice.get("text")
