@@ -93,7 +93,9 @@ class App:
             version=__version__,
         )
         self.server = Server(self.front, _server_limits(config), loop)
-        self.prober = Prober(self.fleet, self.bus, loop, self._find, self._addresses, self.outside.client)
+        self.prober = Prober(
+            self.fleet, self.bus, loop, self._find, self._addresses, self.outside.client, self.outside.reach
+        )
         self.ticker = Ticker(loop, self.fleet, self.front, self.server, self.metrics.loop_lag)
         self.ticker.extra.append(lambda: finish_drains(self.fleet, self.bus))
         self.started_at = self.outside.wall()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from router.config import BackendConfig, FleetConfig
@@ -28,6 +28,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeClient = Callable[[BackendConfig, Address], "httpx.AsyncClient"]
+Reach = Callable[[str], Awaitable[bool]]
+"""Whether a machine answers at all, whatever runs on it."""
+
+_ANY_PORT = 22  # of a machine that is up: an answer or a refusal will both do
+
+
+async def is_reachable(host: str, within_s: float = 2.0) -> bool:
+    """Whether a machine is up: it accepts or refuses a connection; a machine that is off does neither."""
+    try:
+        async with asyncio.timeout(within_s):
+            _, writer = await asyncio.open_connection(host, _ANY_PORT)
+        writer.close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    return True
 
 
 def make_client(config: BackendConfig, address: Address) -> httpx.AsyncClient:
@@ -55,7 +72,9 @@ class Prober:
         find: Callable[[Backend], Address],
         addresses: Callable[[BackendConfig], Sequence[Address]],
         client: MakeClient = make_client,
+        reach: Reach = is_reachable,
     ) -> None:
+        self._reach = reach
         self._fleet = fleet
         self._bus = bus
         self._loop = loop
@@ -160,22 +179,31 @@ class Prober:
                 return
             await self._scrape(backend, timeout)
         except httpx.ConnectError as exc:
-            self._refused(backend, exc)
+            self._refused(backend, await self._cause(backend) or f"refuses connections: {exc}")
         except httpx.TransportError as exc:
-            self._failed(backend, exc)
+            self._failed(backend, await self._cause(backend) or f"{type(exc).__name__} {exc}".strip())
         else:
             fleet.observe(backend, Evidence.PROBE_OK)
 
-    def _refused(self, backend: Backend, exc: Exception) -> None:
+    async def _cause(self, backend: Backend) -> str | None:
+        """A backend over several machines stands and falls with each: name the one that is not there."""
+        hosts = backend.config.host
+        if len(hosts) < 2:
+            return None
+        up = await asyncio.gather(*(self._reach(host) for host in hosts))
+        away = [host for host, answers in zip(hosts, up, strict=True) if not answers]
+        return f"{' and '.join(away)} unreachable" if away else None
+
+    def _refused(self, backend: Backend, why: str) -> None:
         fleet = self._fleet
-        fleet.observe(backend, Evidence.REFUSED, f"refuses connections: {exc}")
+        fleet.observe(backend, Evidence.REFUSED, why)
         now = fleet.clock()
         if backend.health.health is Health.STARTING and backend.loading_since is not None:
             since = now - backend.loading_since
             self._bus.emit(BackendLoading(backend.name, since, backend.load_eta_s))
         backend.pool.address = self._find(backend)
 
-    def _failed(self, backend: Backend, exc: Exception) -> None:
+    def _failed(self, backend: Backend, why: str) -> None:
         """A timeout or a broken answer. While tokens come from it, it is busy: no evidence."""
         fleet = self._fleet
         moves = any(
@@ -183,7 +211,7 @@ class Prober:
             for lease in backend.leases
         )
         if not moves:
-            fleet.observe(backend, Evidence.PROBE_FAILED, f"{type(exc).__name__} {exc}".strip())
+            fleet.observe(backend, Evidence.PROBE_FAILED, why)
 
     def _take_models(self, backend: Backend, answer: httpx.Response) -> bool:
         fleet = self._fleet

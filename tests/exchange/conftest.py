@@ -22,6 +22,7 @@ class World:
         self.network = Network()
         self.backends: dict[str, FakeBackend] = {}
         self.events: list[Event] = []
+        self.off: set[str] = set()  # machines that are off
         self.app: App = None  # type: ignore[assignment]
 
     def backend(self, name: str, **options: Any) -> FakeBackend:
@@ -33,7 +34,11 @@ class World:
 
     async def start(self, config: FleetConfig | None = None, draw: Callable[[], float] = lambda: 0.5) -> App:
         wall = self.loop.time
-        outside = Outside(wall=wall, draw=draw, dial=self.network.dial, client=control_client(self.backends))
+
+        async def reach(host: str) -> bool:
+            return host not in self.off
+
+        outside = Outside(wall, draw, self.network.dial, control_client(self.backends), reach)
         self.app = App(config or self.config(), self.loop, outside)
         self.app.bus.subscribe(self.events.append)
         await self.app.start()
