@@ -434,7 +434,7 @@ class Fleet:
                 one.last_resort = False
             else:
                 one.barred = self._why_not(backend, serving, call, tried, now)
-                one.last_resort = serving.grade is Grade.FLAGGED or health.health in _DOUBTFUL
+                one.last_resort = self._flag_ranks_last(serving, model) or health.health in _DOUBTFUL
             leases = len(backend.leases)
             one.in_flight = leases
             one.decoding = backend.decoding.value
@@ -493,6 +493,11 @@ class Fleet:
         if flags is not None:
             return flags == "exclude" and self._others_usable(backend, model)
         return self._others_usable(backend, model)
+
+    def _flag_ranks_last(self, serving: Serving, model: str) -> bool:
+        """A flagged backend that is not excluded comes last, unless flags are only observed."""
+        observes = self.passive or self.model_settings(model).flags == "observe"
+        return serving.grade is Grade.FLAGGED and not observes
 
     def _others_usable(self, backend: Backend, model: str) -> bool:
         return any(

@@ -13,6 +13,7 @@ from router.history.rows import (
     OperatorIntent,
     Row,
     SpeedState,
+    Standing,
     Verdict,
     build_id,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Reader",
     "Row",
     "SpeedState",
+    "Standing",
     "Verdict",
     "build_id",
 ]

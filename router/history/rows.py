@@ -137,6 +137,17 @@ class GradeChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What is thought of a backend's answers, whole, as the canary left it last; `state` is the policy's own value."""
+
+    backend: str
+    model: str
+    build: str
+    at: float
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchDay:
     """Fixed-workload figures of a build on one day (ISO date), with the GPU's clock, temperature and power if read."""
 
@@ -162,4 +173,17 @@ class Mark:
     text: str
 
 
-Row = Build | SpeedState | Hour | Load | Incident | OperatorIntent | Baseline | Verdict | GradeChange | BenchDay | Mark
+Row = (
+    Build
+    | SpeedState
+    | Hour
+    | Load
+    | Incident
+    | OperatorIntent
+    | Baseline
+    | Verdict
+    | GradeChange
+    | Standing
+    | BenchDay
+    | Mark
+)

@@ -53,6 +53,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX loads_by_backend ON loads (backend, at);
     CREATE INDEX marks_by_time ON marks (at);
     """,
+    """
+    CREATE TABLE standings (
+        backend TEXT NOT NULL, model TEXT NOT NULL, build TEXT NOT NULL, at REAL NOT NULL, state TEXT NOT NULL,
+        PRIMARY KEY (backend, model)) STRICT;
+    """,
 )
 VERSION = len(MIGRATIONS)
 
@@ -98,6 +103,7 @@ TABLES: Mapping[type, Table] = {
     rows.Baseline: Table("baselines", _replace("model, build", "at", "data"), expires=False),
     rows.Verdict: Table("verdicts"),
     rows.GradeChange: Table("grades"),
+    rows.Standing: Table("standings", _replace("backend, model", "build", "at", "state"), expires=False),
     rows.BenchDay: Table(
         "bench",
         _replace(

@@ -75,7 +75,7 @@ class QualityLoop:
         self.subjects: dict[tuple[str, str], Subject] = {}
         self.shelf = Shelf(history, helper)
         self.guardian = Guardian(bus, history, wall)
-        self.verdicts = Verdicts(fleet, wall)
+        self.verdicts = Verdicts(fleet, wall, history)
         self.inspector = Inspector(
             fleet,
             bus,
@@ -187,6 +187,7 @@ class QualityLoop:
             self._bus.emit(Notice("quality.extra_probes", f"cannot be read: {problem}", alarm=True))
             self.inspector.texts = await asyncio.to_thread(self._probes, None)
         await self.guardian.open()
+        await self.verdicts.open()
         await self.shelf.open()
 
     async def _round(self) -> None:
@@ -212,6 +213,9 @@ class QualityLoop:
         for backend in fleet.backends.values():
             for model in tuple(backend.serving):
                 subject = self.subject(backend.name, model)
+                if backend.build:
+                    self.verdicts.remember(subject, backend.build)
+                self.verdicts.keep(subject)
                 want = subject.due(now, idle_s(backend, now), fleet.config.quality.idle_before_full_s)
                 subject.waits_for = "" if want is None else self._waits_for(subject, backend, want, now)
                 if want is not None and not subject.waits_for:

@@ -5,20 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router.fleet import Fleet
+from router.history import History
+from router.history.rows import Standing
 from router.policy import quality as policy
 from router.policy.facts import Grade
 from router.policy.quality import Evidence, Family, Quality, Reference
+from router.policy.quality_record import dump, restore
 from router.policy.scoring import Paired
 from router.quality.subject import Subject
 
 
 class Verdicts:
-    """Carries standings into the fleet. `acts` is true while it does, so that nobody takes it for the operator."""
+    """Carries standings into the fleet, and over restarts of the router.
 
-    def __init__(self, fleet: Fleet, wall: Callable[[], float]) -> None:
+    `acts` is true while it gives a grade, so that nobody takes it for the operator.
+    """
+
+    def __init__(self, fleet: Fleet, wall: Callable[[], float], history: History | None = None) -> None:
         self._fleet = fleet
         self._wall = wall
+        self._history = history
+        self._remembered: dict[tuple[str, str], Quality] = {}
+        self._kept: dict[tuple[str, str], Quality] = {}
         self.acts = False
+
+    async def open(self) -> None:
+        """Read where everybody stood when the router stopped."""
+        if self._history is None:
+            return
+        for row in await self._history.rows(Standing):
+            quality = restore(row.state)
+            if quality is not None:
+                self._remembered[row.backend, row.model] = quality
+
+    def remember(self, subject: Subject, build: str) -> None:
+        """The build is known now: where it stood before counts again, if it is the same one."""
+        quality = self._remembered.pop((subject.backend, subject.model), None)
+        if quality is not None and quality.build == build and subject.quality.cause is None:
+            self.take(subject, quality)
+
+    def keep(self, subject: Subject) -> None:
+        """Write down where it stands, if that has changed."""
+        key, quality = (subject.backend, subject.model), subject.quality
+        if self._history is None or self._kept.get(key) is quality or not quality.evidence:
+            return
+        self._kept[key] = quality
+        self._history.keep(Standing(*key, quality.build, self._wall(), dump(quality)))
 
     def take(self, subject: Subject, quality: Quality) -> None:
         """A subject's standing has changed, or may have."""
@@ -32,7 +64,8 @@ class Verdicts:
             return
         self.acts = True
         try:
-            self._fleet.set_grade(subject.backend, subject.model, quality.grade, subject.reason, told)
+            by = "canary" if quality.held is None else "operator"
+            self._fleet.set_grade(subject.backend, subject.model, quality.grade, subject.reason, told, by)
         finally:
             self.acts = False
 

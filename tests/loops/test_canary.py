@@ -379,6 +379,39 @@ async def test_a_baseline_outlives_the_router(world: CanaryWorld, tmp_path: Path
     assert world.grade("spark") is Grade.FLAGGED
 
 
+async def test_a_flag_outlives_the_router(world: CanaryWorld, tmp_path: Path) -> None:
+    spark = world.spark("spark")
+    await world.open(tmp_path / "history.db")
+    await world.checked("spark")
+    spark.prefill = spark.decode = table(1.0, 5)
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.FLAGGED
+    evidence = world.app.fleet.backends["spark"].serving[MODEL].evidence
+    await asyncio.sleep(2)
+    await world.stop()
+    world.events.clear()
+    asked = len(spark.asked)
+    await world.open(tmp_path / "history.db")
+    await world.until(lambda: world.grade("spark") is Grade.FLAGGED, within_s=5)
+    assert len(spark.asked) == asked
+    assert world.app.fleet.backends["spark"].serving[MODEL].evidence == evidence
+
+
+async def test_the_operators_flag_outlives_the_router(world: CanaryWorld, tmp_path: Path) -> None:
+    world.spark("spark")
+    await world.open(tmp_path / "history.db")
+    await world.checked("spark")
+    world.app.fleet.set_grade("spark", MODEL, Grade.FLAGGED, "smells", by="operator")
+    await asyncio.sleep(2)
+    await world.stop()
+    world.events.clear()
+    await world.open(tmp_path / "history.db")
+    await world.checked("spark")
+    assert world.grade("spark") is Grade.FLAGGED
+    assert "smells" in world.reason("spark")
+
+
 async def test_the_operator_vouches_for_a_build(world: CanaryWorld) -> None:
     world.spark("spark")
     app = await world.open()
