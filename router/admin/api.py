@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import Body, FastAPI, Query, Response
-from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from router import __version__
 from router.admin import views
-from router.admin.auth import COOKIE, Guard
+from router.admin.auth import Guard
+from router.admin.pages import add_pages, sign_in_page
 from router.admin.quality_api import add_quality
+from router.admin.series import Series
 from router.errors import ClientFault
 from router.events import Event
 from router.policy.facts import Grade, Intent
@@ -25,31 +26,51 @@ from router.policy.facts import Grade, Intent
 if TYPE_CHECKING:
     from router.app import App
 
-_STATIC = Path(__file__).parent / "dashboard"
 _LATEST = 256  # events kept for one slow listener; older ones are dropped
 
 
 def create_api(app: App, token: str, names: frozenset[str] = frozenset()) -> Any:
     """The guarded ASGI application over a running router."""
     api = FastAPI(title="spark-router admin", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    _add_views(api, app)
+    series = Series(app.outside.wall)
+    app.bus.subscribe(series.on_event)
+    _add_views(api, app, series)
     _add_orders(api, app)
     add_quality(api, app)
-    _add_pages(api, app, token)
+    add_pages(api, app, token)
+    _add_faults(api)
+    return Guard(api, token, names, sign_in_page)
+
+
+def _add_faults(api: FastAPI) -> None:
+    """Every refusal has the one shape: {"error": {message, type, param, code}}."""
+
+    def error(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        return JSONResponse(body, status_code=status)
 
     @api.exception_handler(ClientFault)
     async def client_fault(_: Any, fault: ClientFault) -> JSONResponse:
-        error = {"message": fault.message, "type": fault.type, "param": fault.param, "code": fault.code}
-        return JSONResponse({"error": error}, status_code=fault.status)
+        return error(fault.status, fault.code, fault.message, fault.param)
 
-    return Guard(api, token, names)
+    @api.exception_handler(RequestValidationError)
+    async def not_valid(_: Any, fault: RequestValidationError) -> JSONResponse:
+        first = fault.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return error(422, "not_valid", f"{where}: {first['msg']}", where)
+
+    @api.exception_handler(HTTPException)
+    async def refused(_: Any, fault: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(fault.status_code, "refused")
+        return error(fault.status_code, code, str(fault.detail))
 
 
 def _json(document: Any) -> Response:
     return Response(orjson.dumps(document, default=str), media_type="application/json")
 
 
-def _add_views(api: FastAPI, app: App) -> None:
+def _add_views(api: FastAPI, app: App, series: Series) -> None:
     @api.get("/api/status")
     async def status() -> Response:
         return _json(views.status(app))
@@ -61,6 +82,10 @@ def _add_views(api: FastAPI, app: App) -> None:
     @api.get("/api/calls")
     async def calls(limit: Annotated[int, Query(ge=1, le=500)] = 100) -> Response:
         return _json([views.call_view(one) for one in list(app.front.recent)[-limit:]])
+
+    @api.get("/api/history")
+    async def history(since: Annotated[float, Query(ge=0)] = 0.0) -> Response:
+        return _json(series.since(since))
 
     @api.get("/api/explain/{request_id}")
     async def explain(request_id: str) -> Response:
@@ -160,37 +185,6 @@ def _add_orders(api: FastAPI, app: App) -> None:
             else:
                 app.fleet.set_grade(name, served, Grade.UNKNOWN, why or "cleared by the operator", by="operator")
         return _json(views.backend_view(app, app.fleet.backends[name]))
-
-
-def _add_pages(api: FastAPI, app: App, token: str) -> None:
-    @api.get("/livez")
-    async def livez() -> Response:
-        return _json({"status": "alive"})
-
-    @api.get("/readyz")
-    async def readyz() -> Response:
-        document = orjson.dumps({"status": "ready" if app.front.ready else "not ready"})
-        return Response(document, status_code=200 if app.front.ready else 503, media_type="application/json")
-
-    @api.get("/metrics")
-    async def metrics() -> Response:
-        parts = []
-        for part in app.metrics.render_slices():
-            parts.append(part)
-            await asyncio.sleep(0)
-        return Response(b"".join(parts), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @api.get("/login")
-    async def login(given: Annotated[str, Query(alias="token")] = "") -> Response:
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            message = "<p>This link's token is not this router's. Run <code>router status --link</code> for a new one."
-            return Response(message, status_code=401, media_type="text/html")
-        answer = RedirectResponse("/", status_code=303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=30 * 86400)
-        return answer
-
-    if _STATIC.is_dir():
-        api.mount("/", StaticFiles(directory=_STATIC, html=True), name="dashboard")
 
 
 def _backend(app: App, name: str) -> Any:

@@ -19,7 +19,17 @@ from urllib.parse import urlsplit
 import orjson
 
 COOKIE = "router_admin"
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/login", "/static/login.css"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/login", "/style.css", "/icon.svg"})
+SECURITY_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),  # the sign-in link carries the token
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -56,24 +66,32 @@ class Guard:
         app: what is guarded.
         token: what callers must show.
         names: host names, beside addresses and `localhost`, under which the admin side may be opened.
+        sign_in: makes the page that a browser without a token gets instead of JSON.
     """
 
-    def __init__(self, app: Asgi, token: str, names: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, app: Asgi, token: str, names: frozenset[str] = frozenset(), sign_in: Callable[..., Asgi] | None = None
+    ) -> None:
         self._app = app
         self._token = token.encode()
         self._names = names | {"localhost"}
+        self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = _secured(send, scope["path"])
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         problem = self._problem(scope, headers)
         if problem is None:
             await self._app(scope, receive, send)
             return
         status, code, message = problem
+        if status == 401 and self._sign_in is not None and _is_page(scope, headers):
+            await self._sign_in(refused=COOKIE in headers.get("cookie", ""))(scope, receive, send)
+            return
         body = orjson.dumps({"error": {"message": message, "type": "admin_error", "param": None, "code": code}})
         kind = (b"content-type", b"application/json")
         await send({"type": "http.response.start", "status": status, "headers": [kind]})
@@ -115,3 +133,25 @@ class Guard:
                 return False
             given = cookie.value if cookie is not None else ""
         return hmac.compare_digest(given.encode(), self._token)
+
+
+def _is_page(scope: Scope, headers: dict[str, str]) -> bool:
+    """A person opened this in a browser; scripts, and the page's own requests, want JSON."""
+    return scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+
+
+def _secured(send: Send, path: str) -> Send:
+    """Add what every answer of the admin side carries."""
+
+    async def secured(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            given = [name for name, _ in message.get("headers", [])]
+            added = [*SECURITY_HEADERS]
+            if (
+                b"cache-control" not in given
+            ):  # files are asked for again, so that an upgraded router shows its own page
+                added.append((b"cache-control", b"no-store" if path.startswith("/api/") else b"no-cache"))
+            message = {**message, "headers": [*message.get("headers", []), *added]}
+        await send(message)
+
+    return secured
