@@ -29,7 +29,7 @@ from router.helper import Helper, one_process
 from router.history import History
 from router.loops.identity import IdentityLoop
 from router.loops.logsource import LogAccess
-from router.loops.probe import MakeClient, Prober, make_client
+from router.loops.probe import MakeClient, Prober, Reach, is_reachable, make_client
 from router.loops.reload import Reloader
 from router.loops.tick import Ticker, finish_drains
 from router.metrics import Metrics
@@ -55,6 +55,7 @@ class Outside:
     draw: Callable[[], float] = random.random
     dial: Dial = dial_socket
     client: MakeClient = make_client
+    reach: Reach = is_reachable
     executor: Callable[[], Executor] = one_process
 
 
