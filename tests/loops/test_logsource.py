@@ -355,7 +355,7 @@ async def test_an_ssh_that_is_given_up_is_ended(tmp_path: Path) -> None:
 
 @pytest.mark.realtime
 async def test_an_ssh_that_floods_is_cut_off(tmp_path: Path) -> None:
-    flood = await LogAccess(ssh=fake_program(tmp_path, "exec yes vLLM")).read("ssh://spark-2/x.log")
+    flood = await LogAccess(ssh=fake_program(tmp_path, "exec yes vLLM"), timeout_s=55).read("ssh://spark-2/x.log")
     assert isinstance(flood, LogText)
     assert len(flood.data) < 17 << 20
 
