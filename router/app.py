@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from router import __version__
-from router.config import BackendConfig, FleetConfig
+from router.config import BackendConfig, FleetConfig, NotifyConfig
 from router.errors import Overloaded
 from router.events import Bus, Notice, Reloaded
 from router.fleet import Backend, Fleet
@@ -105,6 +105,8 @@ class App:
         self._ports: dict[str, int] = {}
         self._listener: asyncio.Server | None = None
         self._loops: list[asyncio.Task[Any]] = []
+        self._notified = NotifyConfig()
+        self._stop_notifying: Callable[[], None] | None = None
         self.admin: AdminServer | None = None
         self.reloader: Reloader | None = None
         self.history: History | None = None
@@ -228,6 +230,7 @@ class App:
         self.server.limits = _server_limits(config)
         self.front.configured()
         self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
+        self._notify(config.notify)
         event = Reloaded(self.fleet.generation, True, tuple(added), tuple(removed), tuple(changed))
         self.bus.emit(event)
         if added or changed:
@@ -235,6 +238,42 @@ class App:
             for name in (*added, *changed):
                 self.prober.ask(self.fleet.backends[name])
         return event
+
+    def _notify(self, config: NotifyConfig) -> None:
+        """Tell the operator's phone, where the fleet file says so; a reload may say otherwise."""
+        if config == self._notified:
+            return
+        self._notified = config
+        if self._stop_notifying is not None:
+            self._stop_notifying()
+            self._stop_notifying = None
+        if config.url is None:
+            return
+        import httpx  # here and not at the top: the data port answers before this is imported
+
+        from router.notify import Notifier, Sender
+
+        client = httpx.AsyncClient(timeout=10.0, trust_env=False)
+        notifier = Notifier(
+            Sender(config.url, client, None if config.kind == "auto" else config.kind),
+            self.loop.time,
+            lambda: snapshot_of(self).usable,
+            min_interval_s=config.min_interval_s,
+            tell=self.bus.emit,
+        )
+        unsubscribe = self.bus.subscribe(notifier.on_event)
+
+        async def tell() -> None:
+            async with client:
+                await notifier.run()
+
+        task = self.background(tell())
+
+        def stop() -> None:
+            unsubscribe()
+            task.cancel()
+
+        self._stop_notifying = stop
 
     @property
     def history_ok(self) -> bool:
