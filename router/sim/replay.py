@@ -186,24 +186,24 @@ class Replay:
     def _warm_up(self) -> None:
         """The router's warm-up: each backend alone, before there is traffic."""
         for node in self.nodes:
-            self._probe(node)
+            self._probe(node, node.engine)
 
-    def _probe(self, node: Node) -> None:
+    def _probe(self, node: Node, engine: Engine) -> None:
         """Ask a backend the probe calls, one after another, and learn from them. Time passes only for its engine."""
         now = self.now
         for number, (prompt, output) in enumerate(PROBES):
             name = f"probe-{number}"
-            node.engine.submit(name, prompt, output)
+            engine.submit(name, prompt, output)
             sent, first = now, None
-            while node.engine.is_busy():
-                step = node.engine.step(now)
+            while engine.is_busy():
+                step = engine.step(now)
                 now += step.duration_s
                 if first is None and step.tokens:
                     first = now
             assert first is not None
             node.speed.observe_first_token(now, first - sent, prompt, 0.0, 0, 0)
             node.speed.observe_decode(now, output - 1, now - first, 1.0, 0.0)
-        node.engine.host.leave(node.engine.key)
+        engine.host.leave(engine.key)
 
     # --- a call ---
 
@@ -362,12 +362,14 @@ class Replay:
         node = next(node for node in self.nodes if node.spec.name == change.backend)
         node.engine.slow_factor = change.factor
         if change.restart:
-            # Its streams would have died; here they go on, which changes nothing about who is chosen next.
+            # Its streams would have died; here they go on, which changes nothing about who is chosen next. The quick
+            # re-check that follows a restart meets the new speed: it is asked of a twin, since the engine is busy.
             node.engine.blocks.forget()
             node.prefixes.clear()
             node.speed = node.speed.as_prior()
-            if not node.engine.is_busy():
-                self._probe(node)
+            twin = Engine(node.spec.profile, Host(node.engine.host.bandwidth_gb_s))
+            twin.slow_factor = change.factor
+            self._probe(node, twin)
 
 
 def _scaled(speed: Speed, factor: float) -> Speed:
