@@ -70,9 +70,9 @@ def test_a_backend_killed_in_the_middle_of_an_answer_is_continued(tmp_path: Path
         busy: list[Process] = []
 
         def one_is_busy() -> bool:
-            for one in r.admin("GET", "/api/status").json()["backends"]:
-                if one["decoding"]:
-                    busy.append(a if one["address"].endswith(f":{a.port}") else b)
+            backends = r.admin("GET", "/api/status").json()["backends"]
+            decoding = [one["address"] for one in backends if one["decoding"]]
+            busy.extend(a if address.endswith(f":{a.port}") else b for address in decoding)
             return bool(busy)
 
         until(one_is_busy)
