@@ -128,6 +128,7 @@ class App:
             self.outside.draw,
             history=self.history,
             identity=self.identity.identities.get,
+            fingerprint=self.identity.fingerprint_seen,
         )
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
         self.bus.subscribe(self.quality.on_event)

@@ -7,6 +7,7 @@ what that means is for the caller to find out. Cancelling a question hangs up, a
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LEAST_TIMEOUT_S = 60.0  # a vLLM's first logprobs call stalls it for 17 s while it compiles
 LOW_PRIORITY = 1000  # vLLM serves the smaller number first; calls have 0
+_FINGERPRINT = re.compile(rb'"system_fingerprint"\s*:\s*"([^"]{1,200})"')
 TOKENIZER_TEXT = "The 3 quick brown foxes — «naïve» 狐狸 🦊\n\tjumped(0x1F);  über the lazy dog's 12,345.67 bones."
 
 
@@ -39,6 +41,8 @@ class Talents:
         scores: whether it answers `prompt_logprobs`; None is not known yet.
         generates: whether it generates text at all; an embedding model does not.
         context: its `max_model_len`.
+        fingerprint: the `system_fingerprint` of its answers: part of what makes a build.
+        is_warm: whether it was warmed up.
     """
 
     top: int = MAX_TOP
@@ -46,6 +50,7 @@ class Talents:
     scores: bool | None = None
     generates: bool = True
     context: int | None = None
+    fingerprint: str | None = None
     is_warm: bool = False
 
 
@@ -225,6 +230,8 @@ class Asker:
             path, content=orjson.dumps(body), headers={"content-type": "application/json"}, timeout=self._timeout_s
         )
         if answer.status_code < 300:
+            if self.talents.fingerprint is None and (found := _FINGERPRINT.search(answer.content)):
+                self.talents.fingerprint = found[1].decode("ascii", "replace")
             return answer.content
         return judge_error(answer.status_code, error_message(answer.content) or answer.text[:200])
 

@@ -54,6 +54,7 @@ class Outside:
     wall: Callable[[], float]
     draw: Callable[[], float]
     identity: Callable[[str], Identity | None]
+    fingerprint: Callable[[Backend, str], None]
 
 
 class Inspector:
@@ -214,6 +215,10 @@ class Inspector:
             self._verdicts.take(subject, found)
         if left is Left.GONE:
             self._guardian.died(backend.name, backend.build, Family.PREFILL)
+        said = subject.talents.fingerprint
+        if left is Left.DONE and said is not None and said != backend.fingerprint:
+            self._outside.fingerprint(backend, said)  # it belongs to the build: settled before anything is judged
+            return Left.CALLED
         return left
 
     async def _steps(self, subject: Subject, backend: Backend, check: Check) -> Left:

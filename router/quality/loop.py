@@ -50,6 +50,7 @@ class QualityLoop:
         draw: a number from 0 to 1, by chance.
         history: where baselines are kept; None for memory only.
         identity: what a backend's log said, None where it could not be read.
+        fingerprint: told of the `system_fingerprint` that a backend answers with.
         probes: reads the probe texts; takes the operator's own file or folder.
     """
 
@@ -64,6 +65,7 @@ class QualityLoop:
         *,
         history: History | None = None,
         identity: Callable[[str], Identity | None] = lambda name: None,
+        fingerprint: Callable[[Backend, str], None] = lambda backend, said: None,
         probes: Callable[[Path | None], tuple[ProbeText, ...]] = load_probes,
     ) -> None:
         self._fleet = fleet
@@ -80,7 +82,7 @@ class QualityLoop:
             fleet,
             bus,
             helper,
-            Outside(client, wall, draw, identity),
+            Outside(client, wall, draw, identity, fingerprint),
             self.shelf,
             self.guardian,
             self.verdicts,

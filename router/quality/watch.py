@@ -140,6 +140,8 @@ class LiveSentinel:
         seen.reasoning, seen.text = len(folded.reasoning), len(folded.text)
         nulls, seen.nulls = folded.null_logprobs > seen.nulls, folded.null_logprobs
         whole = reasoning + text
+        if not whole and not nulls:
+            return
         for at in range(0, len(whole) or 1, PIECE):
             seen.watch = fold(seen.watch, whole[at : at + PIECE], null_logprobs=nulls)
 

@@ -46,6 +46,7 @@ class Talker:
 
     def __init__(self, noise: float = 0.005, seed: int = 1) -> None:
         self.prefill = self.decode = table(noise, seed)
+        self.fingerprint: str | None = None
         self.salt = 0  # another one is another tokenizer
         self.max_logprobs = 20
         self.context = 4096
@@ -101,8 +102,11 @@ class Talker:
         if "prompt_logprobs" in body and not self.ignores_prompt_logprobs:
             ids = body["prompt"]
             scored = [None, *(self._entry(a, b, body["prompt_logprobs"]) for a, b in pairwise(ids))]
-            return httpx.Response(200, json={"choices": [{"text": "x", "prompt_logprobs": scored}]})
+            return httpx.Response(200, json={"choices": [{"text": "x", "prompt_logprobs": scored}], **self._signed()})
         return self._generate(body)
+
+    def _signed(self) -> dict[str, str]:
+        return {} if self.fingerprint is None else {"system_fingerprint": self.fingerprint}
 
     def _entry(self, last: int, token: int, top: int) -> dict[str, Any]:
         row = self.prefill[last]

@@ -143,6 +143,49 @@ async def test_what_the_operator_flagged_no_check_lifts(world: CanaryWorld) -> N
     assert world.grade("spark") in HEALTHY
 
 
+async def test_a_running_backend_stands_in_for_a_baseline(world: CanaryWorld) -> None:
+    right = world.spark("right")
+    app = await world.open()
+    await world.checked("right")
+    for kept in app.quality.shelf:
+        await app.quality.shelf.distrust(kept)
+    scored = len(right.asked)
+    world.spark("wrong", Talker(noise=0.5, seed=3))
+    app.apply(world.config())
+    await world.checked("wrong")
+    assert len(right.asked) > scored
+    assert world.grade("wrong") is Grade.FLAGGED
+    assert world.grade("right") in HEALTHY
+
+
+async def test_of_two_unproven_ones_the_running_reference_may_be_the_wrong_one(world: CanaryWorld) -> None:
+    world.spark("wrong", Talker(noise=0.5, seed=3))
+    app = await world.open()
+    await world.checked("wrong")
+    for kept in app.quality.shelf:
+        await app.quality.shelf.distrust(kept)
+    world.spark("right")
+    app.apply(world.config())
+    await world.checked("right")
+    assert world.grade("right") is not Grade.FLAGGED
+    assert world.grade("wrong") is Grade.FLAGGED
+
+
+async def test_another_fingerprint_is_another_build(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.fingerprint = "vllm-0.33.0-aaaa"
+    app = await world.open()
+    await world.checked("spark")
+    build = app.fleet.backends["spark"].build
+    assert [kept.build for kept in app.quality.shelf] == [build]
+    spark.fingerprint = "vllm-0.33.0-bbbb"
+    spark.prefill = spark.decode = table(1.0, 5)
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert app.fleet.backends["spark"].build != build
+    assert world.grade("spark") is Grade.FLAGGED
+
+
 # --- what is no finding ---
 
 
