@@ -29,6 +29,7 @@ STEP_S = 5.0
 STEPS = 720  # an hour
 SAMPLES = 64  # of one kind in one step; a median needs no more
 MARKS = 400
+SAID_AGAIN_S = 60.0  # the same thing of the same backend within this time is one mark
 
 __all__ = ["MARKS", "STEPS", "STEP_S", "Mark", "Series"]
 
@@ -123,9 +124,13 @@ class Series:
 
     def _mark(self, event: Event) -> None:
         found = mark_of(event)
-        if found is not None:
-            kind, backend, text, bad = found
-            self.marks.append(Mark(self._wall(), kind, backend, text, bad))
+        if found is None:
+            return
+        kind, backend, text, bad = found
+        said = next((one for one in reversed(self.marks) if (one.kind, one.backend) == (kind, backend)), None)
+        now = self._wall()
+        if said is None or said.text != text or now - said.at > SAID_AGAIN_S:
+            self.marks.append(Mark(now, kind, backend, text, bad))
 
     def since(self, moment: float = 0.0) -> dict[str, Any]:
         """Every step that began after `moment` (Unix time), oldest first; the newest step is still filling.
@@ -180,7 +185,7 @@ def mark_of(event: Event) -> tuple[str, str | None, str, bool] | None:
         case BuildChanged(restarted_only=True):
             return "restart", event.backend, "restarted, same build", False
         case BuildChanged():
-            return "build", event.backend, f"build {event.old or 'unknown'} → {event.new}", False
+            return "build", event.backend, f"build {event.old[:8] or 'unknown'} → {event.new[:8]}", False
         case KernelObserved(matches=False):
             return "kernel", event.backend, f"declared {event.declared}, runs {event.observed}", True
         case HealthChanged(new="ejected"):

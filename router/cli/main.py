@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("router.cli.demo", "demo"),
     "reload": ("router.cli.orders", "reload"),
     "status": ("router.cli.status", "status"),
+    "top": ("router.cli.top", "top"),
     "drain": ("router.cli.orders", "drain"),
     "resume": ("router.cli.orders", "resume"),
     "eject": ("router.cli.orders", "eject"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -164,8 +166,7 @@ def staged(folder: Path) -> Iterator[Stage]:
 
 def main() -> None:
     """Keep a stage up for a person to look at, until Ctrl-C: `python -m tests.ui.stage FOLDER`."""
-    import sys
-
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     with staged(folder) as stage, traffic(stage):

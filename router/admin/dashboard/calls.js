@@ -107,7 +107,7 @@ function rowOf(call) {
   const rate = call.completion_tokens > 1 && decoding > 0.01 ? (call.completion_tokens - 1) / decoding : null;
   const said = call.outcome === "ok" ? "ok" : `${call.outcome.replace("_", " ")} ${call.status}`;
   const button = el("button", { type: "button", class: "name", "aria-expanded": "false", "aria-label": `Decision of call ${call.request_id}`,
-    onclick: () => toggle(call.request_id, button) }, clock(call.at));
+    onclick: () => toggle(call.request_id, button) }, clock(call.at + call.duration_s));
   const cell = (label, ...children) => el("td", { "data-label": label, class: "number" }, ...children);
   return el("tr", {},
     el("th", { scope: "row" }, button),

@@ -39,9 +39,9 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 export function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 100) return whole.format(value);
+  if (size >= 100 || Number.isInteger(value)) return whole.format(value);
   if (size >= 10) return value.toFixed(1);
-  return size >= 1 || size === 0 ? value.toFixed(size === 0 ? 0 : 2) : value.toPrecision(2);
+  return size >= 1 ? value.toFixed(2) : value.toPrecision(2);
 }
 
 /** Seconds of a call: ms below one second. */

@@ -24,17 +24,18 @@ function show() {
 }
 
 function showTiles() {
-  const calls = newestCalls().slice(0, 100);
+  const known = newestCalls();
+  const calls = known.slice(0, 100);
   const firsts = calls.map((call) => call.ttft_s).filter((one) => one !== null).sort((one, other) => one - other);
   const bad = calls.filter((call) => ["failed", "broken", "shed"].includes(call.outcome)).length;
-  const minute = calls.filter((call) => call.at + call.duration_s > status.now - 60).length;
+  const minute = known.filter((call) => call.at + call.duration_s > status.now - 60).length;
   const usable = status.backends.filter((one) => one.health === "healthy" && one.intent === "active").length;
   const tiles = [
     ["Tokens per second", number(tokensNow()), ""],
     ["TTFT, median", seconds(firsts.length ? firsts[Math.floor(firsts.length / 2)] : null), ""],
     ["Calls open", String(status.calls_open), ""],
     ["Queued", String(status.queued), status.queued ? "warn" : ""],
-    ["Calls, last minute", minute >= 100 ? "100+" : String(minute), ""],
+    ["Calls, last minute", minute >= 500 ? "500+" : String(minute), ""],
     [`Failed of last ${calls.length}`, String(bad), bad ? "bad" : ""],
     ["Backends serving", `${usable} of ${status.backends.length}`, usable ? "" : "bad"],
   ];

@@ -94,6 +94,8 @@ function legend() {
   }));
 }
 
+const oldest = () => Math.min(...[...data.values()].flatMap((steps) => [...steps.keys()].slice(0, 1)), ...marks.map((mark) => mark.at)) - step;
+
 function points(plot, name, from) {
   const found = [];
   for (const [at, value] of data.get(name) ?? []) {
@@ -113,7 +115,7 @@ function draw(plot) {
   const height = plot.box.clientHeight;
   if (!width || !newest) return;
   const to = newest + step;
-  const from = to - minutes * 60;
+  const from = Math.max(to - minutes * 60, Math.min(oldest(), to - 120)); // a young router fills the width
   const lines = names.filter((name) => !hidden.has(name)).map((name) => [name, points(plot, name, from)]);
   const top = Math.max(1e-9, ...lines.flatMap(([, found]) => found.map(([, value]) => value))) * 1.08;
   const every = tick(top);
@@ -127,9 +129,9 @@ function draw(plot) {
       root.append(svg("text", { class: "axis end", x: PAD.left - 6, y: y(value) + 4 }, short(value)));
     }
   }
-  const between = minutes > 15 ? 900 : minutes > 5 ? 300 : 60;
+  const between = [30, 60, 120, 300, 600, 900].find((one) => (to - from) / one <= width / 80) ?? 900;
   for (let at = Math.ceil(from / between) * between; at < to; at += between) {
-    root.append(svg("text", { class: "axis middle", x: x(at), y: height - 5 }, clock(at).slice(0, 5)));
+    root.append(svg("text", { class: "axis middle", x: x(at), y: height - 5 }, between < 60 ? clock(at) : clock(at).slice(0, 5)));
   }
   for (const mark of marks.filter((one) => one.at >= from && one.kind !== "intent")) {
     root.append(svg("line", { class: mark.bad ? "mark bad" : "mark", x1: x(mark.at), x2: x(mark.at), y1: PAD.top - 4, y2: height - PAD.bottom }));

@@ -1,0 +1,143 @@
+"""`router top`: what every backend does right now, redrawn each second until q."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from router.cli.ask import Admin, AdminUrl
+from router.cli.status import HEALTH_STYLES, attention, kernel
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+SHOWN_STEPS = 24  # of five seconds: two minutes
+
+
+def top(
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end: for scripts and pictures.")] = False,
+    admin: AdminUrl = None,
+) -> None:
+    """Watch tokens per second, TTFT, calls in flight, queue and KV use of every backend. Ends with q.
+
+    Examples:
+
+        router top
+
+        router top --every 5
+
+        router top --once
+    """
+    router = Admin(admin)
+    console = Console()
+    if once or not console.is_terminal:
+        console.print(look(router))
+        return
+    with keys() as pressed, Live(look(router), console=console, screen=True, auto_refresh=False) as live:
+        with contextlib.suppress(KeyboardInterrupt):
+            while pressed(every) not in ("q", "Q", "\x1b"):
+                live.update(look(router), refresh=True)
+
+
+def look(router: Admin) -> RenderableType:
+    """One screen from what the router says now."""
+    status = router.get("/api/status")
+    return screen(status, router.get("/api/history", since=max(0.0, status["now"] - SHOWN_STEPS * 5.0)))
+
+
+def screen(status: dict[str, Any], history: dict[str, Any]) -> RenderableType:
+    """The table, a headline and what wants attention."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name, right in (
+        ("BACKEND", False),
+        ("HEALTH", False),
+        ("KERNEL", False),
+        ("TOK/S", True),
+        ("2 MIN", False),
+        ("TTFT", True),
+        ("TPOT", True),
+        ("IN FLIGHT", True),
+        ("WAITING", True),
+        ("KV", False),
+    ):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    rates = 0.0
+    for one in status["backends"]:
+        columns = history["backends"].get(one["name"], {})
+        rates += latest(columns.get("tokens_per_s", [])) or 0.0
+        table.add_row(*_row(one, columns))
+    head = Text(f"{rates:.0f} tok/s", style="bold")
+    head.append(f"   {status['calls_open']} calls open   {status['queued']} queued   q ends", style="not bold")
+    return Group(head, Text(), table, *[Text(line, style="red") for line in attention(status)])
+
+
+def _row(one: dict[str, Any], columns: dict[str, list[float | None]]) -> list[RenderableType]:
+    shown = one["intent"] if one["intent"] != "active" else one["health"]
+    rates = columns.get("tokens_per_s", [])
+    usage = one["kv_usage"]
+    kv = ProgressBar(total=1.0, completed=usage, width=10) if usage is not None else Text("–")
+    return [
+        Text(one["name"]),
+        Text(shown, style=HEALTH_STYLES.get(shown, "magenta")),
+        kernel(one),
+        Text(_number(latest(rates), "{:.0f}")),
+        Text(sparkline(rates[-SHOWN_STEPS:]), style="cyan"),
+        Text(_number(latest(columns.get("ttft_s", [])), "{:.0f} ms", 1000)),
+        Text(_number(latest(columns.get("tpot_s", [])), "{:.1f} ms", 1000)),
+        Text(str(one["in_flight"]), style="bold" if one["in_flight"] else "bright_black"),
+        Text(_number(one["waiting"], "{:.0f}")),
+        kv,
+    ]
+
+
+def latest(values: list[float | None]) -> float | None:
+    """The newest value of the last half minute that is known; the very last step is still filling."""
+    return next((value for value in reversed(values[-6:]) if value is not None), None)
+
+
+def sparkline(values: list[float | None]) -> str:
+    """A line of blocks, each as high as its value beside the highest; blank where nothing is known."""
+    most = max((value for value in values if value is not None), default=0.0) or 1.0
+    return "".join(" " if value is None else BLOCKS[1 + min(7, int(value / most * 7.999))] for value in values)
+
+
+def _number(value: float | None, form: str, scale: float = 1.0) -> str:
+    return "–" if value is None else form.format(value * scale)
+
+
+@contextlib.contextmanager
+def keys() -> Iterator[Any]:
+    """A function that waits so many seconds for a key and returns it, "" for none."""
+    try:
+        import termios
+        import tty
+
+        before = termios.tcgetattr(sys.stdin)
+    except (ImportError, OSError, ValueError):  # no terminal to read keys from: only Ctrl-C ends
+
+        def wait(seconds: float) -> str:
+            time.sleep(seconds)
+            return ""
+
+        yield wait
+        return
+
+    def pressed(seconds: float) -> str:
+        ready, _, _ = select.select([sys.stdin], [], [], seconds)
+        return sys.stdin.read(1) if ready else ""
+
+    try:
+        tty.setcbreak(sys.stdin)
+        yield pressed
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
