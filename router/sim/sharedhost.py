@@ -32,11 +32,12 @@ class SharedHost:
         folder.mkdir(mode=0o700, exist_ok=True)
         safe = "".join(one if one.isalnum() or one in "-_." else "_" for one in name)
         with open(folder / f"{safe}.host", "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back with the file
+            fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_size < SLOTS * _ROW.size:
                 file.truncate(SLOTS * _ROW.size)
             self._rows = mmap.mmap(file.fileno(), SLOTS * _ROW.size)
             self._own = self._take_row()
+            fcntl.flock(file, fcntl.LOCK_UN)  # the mapping keeps the file open, and with it the lock
 
     def __repr__(self) -> str:
         return f"<SharedHost {self.name} {self.bandwidth_gb_s} GB/s, row {self._own}>"
