@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from math import exp, expm1, log
 
 _BYTES_PER_TOKEN = 4.2  # English JSON; learned from the first answers on
 _OUTPUT_TOKENS = 256.0
@@ -57,3 +58,31 @@ class LengthModel:
         self.sessions.move_to_end(session)
         if len(self.sessions) > _SESSIONS:
             self.sessions.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Calibration:
+    """How predictions compare with what came (TTFT, end, lengths), as a ratio that forgets; for metrics and pages."""
+
+    log_bias: float = 0.0  # mean of log(actual / predicted)
+    log_error: float = 0.0  # mean of its size
+    samples: float = 0.0
+
+    def observe(self, predicted: float | None, actual: float | None) -> None:
+        """One prediction and what came of it; nothing is learned where either is missing or not positive."""
+        if not predicted or not actual or predicted < 0.0 or actual < 0.0:
+            return
+        ratio = log(actual / predicted)
+        self.samples = min(self.samples + 1.0, 50.0)
+        self.log_bias += (ratio - self.log_bias) / self.samples
+        self.log_error += (abs(ratio) - self.log_error) / self.samples
+
+    @property
+    def bias(self) -> float:
+        """What came, as a multiple of what was predicted: 1 is right, 2 is twice as long."""
+        return exp(self.log_bias)
+
+    @property
+    def error(self) -> float:
+        """By which share predictions are usually off, either way: 0 is right."""
+        return expm1(self.log_error)

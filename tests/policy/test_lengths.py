@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy.lengths import LengthModel
+from router.policy.lengths import Calibration, LengthModel
 
 
 @given(st.floats(1.0, 10.0), st.integers(0, 1000))
@@ -59,3 +59,20 @@ def test_sessions_are_bounded() -> None:
         model.observe_output(str(number), None, 10)
     assert len(model.sessions) <= 4096
     assert "5999" in model.sessions
+
+
+@given(st.floats(0.1, 10.0), st.lists(st.floats(0.01, 1e4), min_size=1, max_size=60))
+def test_calibration_says_by_how_much_predictions_are_off(factor: float, predictions: list[float]) -> None:
+    calibration = Calibration()
+    for predicted in predictions:
+        calibration.observe(predicted, factor * predicted)
+    assert calibration.bias == pytest.approx(factor)
+    assert 1.0 + calibration.error == pytest.approx(max(factor, 1.0 / factor))
+
+
+def test_calibration_needs_both_numbers() -> None:
+    calibration = Calibration()
+    for pair in ((None, 1.0), (1.0, None), (0.0, 1.0), (1.0, 0.0)):
+        calibration.observe(*pair)
+    assert calibration.samples == 0
+    assert calibration.bias == 1.0

@@ -23,7 +23,7 @@ FLEETS = sorted((Path(__file__).parents[2] / "config" / "fleets").glob("*.yaml")
 ONE_SPARK = next(path for path in FLEETS if path.stem == "one-spark-three-kernels")
 
 
-def run(path: Path, policy: str, calls: int = 60, per_s: float = 0.3, **more: object) -> list[Ended]:
+def run(path: Path, policy: str, calls: int = 40, per_s: float = 0.3, **more: object) -> list[Ended]:
     fleet = read_fleet(path)
     arrivals = with_models(at_rate(synthetic(calls, 1), per_s), dict(fleet.traffic), 1)
     return Replay(fleet, arrivals, policy, **more).finish()  # type: ignore[arg-type]
@@ -33,11 +33,11 @@ def run(path: Path, policy: str, calls: int = 60, per_s: float = 0.3, **more: ob
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_every_call_ends_once_on_every_fleet_under_every_policy(path: Path, policy: str) -> None:
     ended = run(path, policy)
-    assert len(ended) == 60
-    assert len({one.at for one in ended}) == 60
+    assert len(ended) == 40
+    assert len({one.at for one in ended}) == 40
     for one in ended:
         assert 0.0 < one.ttft_s <= one.end_s
-    assert sum(one.output_tokens for one in ended) == sum(one.output_tokens for one in synthetic(60, 1))
+    assert sum(one.output_tokens for one in ended) == sum(one.output_tokens for one in synthetic(40, 1))
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -46,14 +46,14 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 def test_on_one_spark_the_predicted_end_beats_spreading() -> None:
     def end(policy: str) -> float:
-        return mean(one.end_s for one in run(ONE_SPARK, policy, calls=120))
+        return mean(one.end_s for one in run(ONE_SPARK, policy, calls=80))
 
     assert end("predictive") < 0.9 * min(end("least-in-flight"), end("round-robin"))
 
 
 def test_the_oracle_is_hard_to_beat() -> None:
-    best = mean(one.end_s for one in run(ONE_SPARK, "predictive", calls=120, oracle=oracle))
-    assert best < 1.1 * mean(one.end_s for one in run(ONE_SPARK, "predictive", calls=120))
+    best = mean(one.end_s for one in run(ONE_SPARK, "predictive", calls=80, oracle=oracle))
+    assert best < 1.1 * mean(one.end_s for one in run(ONE_SPARK, "predictive", calls=80))
 
 
 def test_a_backend_that_becomes_slow_loses_its_calls() -> None:
@@ -140,9 +140,9 @@ def test_a_summary_counts_broken_promises_and_refusals() -> None:
     fleet = read_fleet(ONE_SPARK)
     ended = run(ONE_SPARK, "predictive")
     one = summarise("predictive", ended, 0, fleet.promise)
-    assert one.calls == 54
+    assert one.calls == 36
     assert sum(one.shares.values()) == pytest.approx(1.0)
-    assert summarise("predictive", ended, 54, fleet.promise).goodput == pytest.approx(one.goodput / 2)
+    assert summarise("predictive", ended, 36, fleet.promise).goodput == pytest.approx(one.goodput / 2)
     assert one.end_p50_s <= one.end_p99_s
     assert one.ttft_error is not None
 
