@@ -27,6 +27,8 @@ COMMANDS = {
     "clear": ("router.cli.orders", "clear"),
     "canary": ("router.cli.canary", "app"),
     "explain": ("router.cli.orders", "explain"),
+    "history": ("router.cli.history", "history"),
+    "compare": ("router.cli.history", "compare"),
     "doctor": ("router.cli.doctor", "doctor"),
     "recipe": ("router.cli.recipe", "recipe"),
 }
