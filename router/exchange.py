@@ -27,7 +27,7 @@ from router.policy import retry
 from router.policy.facts import CallFacts, Choice
 from router.policy.health import Evidence
 from router.policy.retry import Remedy
-from router.wire.head import ResponseHead
+from router.wire.head import ResponseHead, header_lines
 from router.wire.relay import Mode, Observer, Relay
 from router.wire.server import ClientConnection, Request
 
@@ -297,7 +297,7 @@ class Exchange:
             self.status = head.status
             answer = headers.from_backend(
                 head, self.request_id, backend.name, backend.kernel, len(self.attempts) + 1
-            ) + self.front.cors(self.request.head)
+            ) + header_lines(self.front.cors(self.request.head))
             if relay.whole and relay.observer is None:
                 relay.mode = Mode.ENDED
                 self._first_content(self._clock())
@@ -397,7 +397,7 @@ class Exchange:
                     backend.kernel if backend else "unknown",
                     len(self.attempts),
                 )
-                + self.front.cors(self.request.head),
+                + header_lines(self.front.cors(self.request.head)),
                 answered.body,
             )
 

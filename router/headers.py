@@ -11,7 +11,7 @@ import re
 
 from router.config import BackendConfig
 from router.errors import ClientFault
-from router.wire.head import HOP_BY_HOP, Header, RequestHead, ResponseHead, end_to_end, request_bytes
+from router.wire.head import HOP_BY_HOP, Header, RequestHead, ResponseHead, end_to_end, header_lines, request_bytes
 
 _OURS = HOP_BY_HOP | frozenset(
     {
@@ -39,6 +39,7 @@ _ANSWER_OURS = HOP_BY_HOP | frozenset(
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _SESSION_HEADERS = (b"x-session-affinity", b"x-session-id", b"session-id", b"x-openwebui-chat-id")
+_SESSION_NAMES = frozenset(_SESSION_HEADERS)
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 NO_BUFFER = (b"x-accel-buffering", b"no")
 NO_CACHE = (b"cache-control", b"no-cache")
@@ -54,6 +55,8 @@ def request_id(head: RequestHead, fresh: str) -> str:
 
 def session(head: RequestHead) -> str | None:
     """An opaque key of the conversation from the headers that clients already send, None where there is none."""
+    if _SESSION_NAMES.isdisjoint(head.fields):
+        return None
     for name in _SESSION_HEADERS:
         value = head.get(name)
         if value:
@@ -97,26 +100,40 @@ def to_backend(
         length: of the (edited) body; None where the request has none.
         keys_are_ours: clients authenticate to the router, so their key is not for the backend.
     """
-    headers = end_to_end(head.headers, _OURS)
-    headers.append((b"host", authority))
-    headers.append((b"accept-encoding", b"identity"))
-    headers.append((b"x-request-id", request_id.encode("ascii")))
+    passed = head.memo.get(b"passed")
+    if passed is None:
+        passed = head.memo[b"passed"] = header_lines(end_to_end(head.headers, _OURS))
+    key = b""
     if config.api_key is not None:
-        headers.append((b"authorization", b"Bearer " + config.api_key.get_secret_value().encode()))
+        key = b"authorization: Bearer %b\r\n" % config.api_key.get_secret_value().encode()
     elif not keys_are_ours:
         # A vLLM knows only Bearer, on /v1/messages too, where Anthropic clients send x-api-key.
         value = head.get(b"authorization")
-        if value is None and (key := head.get(b"x-api-key")) is not None:
-            value = b"Bearer " + key
+        if value is None and (given := head.get(b"x-api-key")) is not None:
+            value = b"Bearer " + given
         if value is not None:
-            headers.append((b"authorization", value))
-    return request_bytes(head.method, head.target, headers, length)
+            key = b"authorization: %b\r\n" % value
+    lines = b"%bhost: %b\r\naccept-encoding: identity\r\nx-request-id: %b\r\n%b" % (
+        passed,
+        authority,
+        request_id.encode("ascii"),
+        key,
+    )
+    return request_bytes(head.method, head.target, lines, length)
 
 
-def from_backend(head: ResponseHead, request_id: str, backend: str, kernel: str, attempts: int) -> list[Header]:
-    """The answer's headers for a client."""
+def from_backend(head: ResponseHead, request_id: str, backend: str, kernel: str, attempts: int) -> bytes:
+    """The answer's headers for a client, ready to be written."""
+    who = (backend, kernel, attempts)
+    lines = head.memo.get(who)
+    if lines is None:
+        lines = head.memo[who] = header_lines(_answer_headers(head, *who))
+    return b"%bx-request-id: %b\r\n" % (lines, request_id.encode("ascii"))
+
+
+def _answer_headers(head: ResponseHead, backend: str, kernel: str, attempts: int) -> list[Header]:
     headers = end_to_end(head.headers, _ANSWER_OURS)
-    headers += about(request_id, backend, kernel, attempts)
+    headers += _who(backend, kernel, attempts)
     content_type = head.get(b"content-type")
     if content_type is not None and content_type.startswith(b"text/event-stream"):
         headers.append(NO_BUFFER)  # nginx and others in front would hold events back
@@ -125,16 +142,17 @@ def from_backend(head: ResponseHead, request_id: str, backend: str, kernel: str,
     return headers
 
 
-def about(request_id: str, backend: str = "", kernel: str = "", attempts: int = 0) -> list[Header]:
-    """Who answered, in headers."""
-    headers = [(b"x-request-id", request_id.encode("ascii"))]
-    if backend:
-        headers += [
-            (b"x-router-backend", backend.encode("ascii", "replace")),
-            (b"x-router-kernel", kernel.encode("ascii", "replace")),
-            (b"x-router-attempts", b"%d" % attempts),
-        ]
-    return headers
+def _who(backend: str, kernel: str, attempts: int) -> list[Header]:
+    return [
+        (b"x-router-backend", backend.encode("ascii", "replace")),
+        (b"x-router-kernel", kernel.encode("ascii", "replace")),
+        (b"x-router-attempts", b"%d" % attempts),
+    ]
+
+
+def about(request_id: str) -> list[Header]:
+    """Which call this was, in headers."""
+    return [(b"x-request-id", request_id.encode("ascii"))]
 
 
 def retry_after_s(head: ResponseHead) -> float | None:

@@ -91,6 +91,8 @@ class BackendConnection(asyncio.BufferedProtocol):
         "_head",
         "_head_bytes",
         "_headers",
+        "_last_head",
+        "_last_headers",
         "_parser",
         "_pieces",
         "_pool",
@@ -107,6 +109,8 @@ class BackendConnection(asyncio.BufferedProtocol):
         self._sink: Sink | None = None
         self._headers: list[Header] = []
         self._head: ResponseHead | None = None
+        self._last_head: ResponseHead | None = None
+        self._last_headers: list[Header] = []
         self._head_bytes = 0
         self._complete = False
         self._pieces: list[bytes] = []
@@ -218,7 +222,7 @@ class BackendConnection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """llhttp: a header, or a trailer after the head (dropped)."""
         if self._head is None:
-            self._headers.append((name.lower(), value.strip(b" \t")))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """llhttp: a head is whole."""
@@ -226,7 +230,15 @@ class BackendConnection(asyncio.BufferedProtocol):
         if status < 200:
             self._headers = []  # 1xx: llhttp calls message_complete for it; the real head follows
             return
-        self._head = _judge_response(status, self._headers, self._parser.should_keep_alive())
+        head = self._last_head
+        alive = self._parser.should_keep_alive()
+        if head is None or not alive or self._headers != self._last_headers or status != head.status:
+            # Else it is byte for byte the head of the last answer here, as for every call within the same second of
+            # its Date: what was judged and rendered of it holds (3 µs).
+            headers = [(name.lower(), value.strip(b" \t")) for name, value in self._headers]
+            head = _judge_response(status, headers, alive)
+            self._last_head, self._last_headers = head, self._headers
+        self._head = head
         if self._sink is not None:
             self._sink.on_head(self._head)
 

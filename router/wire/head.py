@@ -8,7 +8,7 @@ plain chunked (§6.1), and everything about what may be forwarded (RFC 9110 §7.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
 
@@ -56,6 +56,7 @@ class RequestHead:
     expects_continue: bool = False
     length: int | None = None  # Content-Length; None: chunked or no body
     chunked: bool = False
+    memo: dict[object, bytes] = field(default_factory=dict)  # made of these headers; kept while they stay the same
 
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, None where it is absent."""
@@ -71,6 +72,7 @@ class ResponseHead:
     framing: Framing
     length: int | None
     keep_alive: bool
+    memo: dict[object, bytes] = field(default_factory=dict)  # as in `RequestHead`
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header, None where it is absent."""
@@ -167,14 +169,17 @@ def end_to_end(headers: list[Header], drop: frozenset[bytes]) -> list[Header]:
     return [header for header in headers if header[0] not in drop]
 
 
-def request_bytes(method: str, target: str, headers: Iterable[Header], body_length: int | None) -> bytes:
-    """A request head for a backend, ready to be written before its body."""
-    parts = [f"{method} {target} HTTP/1.1\r\n".encode("ascii")]
-    parts += [b"%b: %b\r\n" % header for header in headers]
-    if body_length is not None:
-        parts.append(b"content-length: %d\r\n" % body_length)
-    parts.append(b"\r\n")
-    return b"".join(parts)
+def request_bytes(method: str, target: str, lines: bytes, body_length: int | None) -> bytes:
+    """A request head for a backend, ready to be written before its body; `lines` are its finished headers."""
+    line = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+    if body_length is None:
+        return b"%b%b\r\n" % (line, lines)
+    return b"%b%bcontent-length: %d\r\n\r\n" % (line, lines, body_length)
+
+
+def header_lines(headers: Iterable[Header]) -> bytes:
+    """Headers, ready to be written."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -185,6 +190,7 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-def response_bytes(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
+def response_bytes(status: int, headers: Iterable[Header] | bytes, framing: bytes) -> bytes:
     """An answer's head for a client; `framing` holds the finished length, encoding and Connection lines."""
-    return status_line(status) + b"".join([b"%b: %b\r\n" % header for header in headers]) + framing + b"\r\n"
+    lines = headers if isinstance(headers, bytes) else header_lines(headers)
+    return b"%b%b%b\r\n" % (status_line(status), lines, framing)

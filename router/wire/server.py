@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -111,6 +111,9 @@ class ClientConnection(asyncio.Protocol):
         "_head_bytes",
         "_headers",
         "_held",
+        "_last_head",
+        "_last_headers",
+        "_length",
         "_parser",
         "_pending",
         "_ready",
@@ -150,7 +153,10 @@ class ClientConnection(asyncio.Protocol):
         self._close_after = False
         self._chunked_out = False
         self._head: RequestHead | None = None
-        self._headers: list[Header] = []
+        self._headers: list[Header] = []  # as they came, Content-Length apart
+        self._length: Header | None = None
+        self._last_head: RequestHead | None = None
+        self._last_headers: list[Header] = []
         self._head_bytes = 0
         self._target = b""
         self._body: list[bytes] = []
@@ -262,6 +268,7 @@ class ClientConnection(asyncio.Protocol):
         """llhttp: a request begins."""
         self._head = None
         self._headers = []
+        self._length = None
         self._body = []
         self._body_size = 0
         self._target = b""
@@ -274,29 +281,59 @@ class ClientConnection(asyncio.Protocol):
         """llhttp: one header, or a trailer once the head is complete (dropped: nothing here asks for one)."""
         if self._head is not None:
             return
-        self._headers.append((name.lower(), value.strip(b" \t")))
-        if len(self._headers) > self.server.limits.header_count:
-            raise _too_large_head(self.server.limits)
+        if len(name) == 14 and name.lower() == b"content-length":
+            self._length = (b"content-length", value.strip(b" \t"))
+        else:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """llhttp: the head is whole; judge it before a byte of body is kept."""
         limits = self.server.limits
-        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-        if size > limits.header_bytes:
-            raise _too_large_head(limits)
-        parser = self._parser
-        head = judge_request(
-            parser.get_method(),
-            self._target,
-            parser.get_http_version(),
-            self._headers,
-            parser.should_keep_alive(),
-        )
+        head = self._same_head() or self._new_head(limits)
         self._head = head
         if head.length is not None and head.length > limits.body_bytes:
             raise _too_large_body(limits)
         if head.expects_continue and not self._ready and self._state is not _State.CALL:
             self._transport.write(_CONTINUE)
+
+    def _same_head(self) -> RequestHead | None:
+        """The last head again, where this one differs in nothing but its Content-Length.
+
+        A client sends the same head with every call on a connection; what was judged and rendered of it holds (4 µs).
+        """
+        last = self._last_head
+        if last is None or self._headers != self._last_headers:
+            return None
+        parser = self._parser
+        if self._target != last.target.encode("ascii") or parser.get_method() != last.method.encode("ascii"):
+            return None
+        if parser.get_http_version() != last.version or (self._length is None) != (last.length is None):
+            return None
+        if self._length is None:
+            return last
+        length = int(self._length[1])
+        if length == last.length:
+            return last
+        headers = [self._length if header[0] == b"content-length" else header for header in last.headers]
+        fields = {**last.fields, b"content-length": self._length[1]}
+        head = self._last_head = replace(last, headers=headers, fields=fields, length=length)
+        return head
+
+    def _new_head(self, limits: ServerLimits) -> RequestHead:
+        headers = [(name.lower(), value.strip(b" \t")) for name, value in self._headers]
+        if self._length is not None:
+            headers.append(self._length)
+        size = len(self._target) + sum([len(name) + len(value) + 4 for name, value in headers])
+        if size > limits.header_bytes or len(headers) > limits.header_count:
+            raise _too_large_head(limits)
+        parser = self._parser
+        head = judge_request(
+            parser.get_method(), self._target, parser.get_http_version(), headers, parser.should_keep_alive()
+        )
+        # An absolute target was rewritten and `Expect` is answered each time: neither is worth remembering.
+        self._last_head = head if self._target.startswith(b"/") else None
+        self._last_headers = self._headers
+        return head
 
     def on_body(self, data: bytes) -> None:
         """llhttp: a piece of body."""
@@ -380,7 +417,7 @@ class ClientConnection(asyncio.Protocol):
 
     # --- the handler's side ---
 
-    def respond(self, status: int, headers: list[Header], body: bytes) -> None:
+    def respond(self, status: int, headers: list[Header] | bytes, body: bytes) -> None:
         """Send a whole answer and end the call. HEAD gets the head that GET would get."""
         if self.left:
             return
@@ -400,7 +437,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.writelines((head, body))
         self._call_over()
 
-    def start(self, status: int, headers: list[Header]) -> None:
+    def start(self, status: int, headers: list[Header] | bytes) -> None:
         """Send the head of an answer whose length is not known. HTTP/1.0 gets an unframed body and a close."""
         if self.left:
             return
