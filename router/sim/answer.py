@@ -102,6 +102,8 @@ class Answer:
         context = [*self.prompt[-3:], *recent][-3:]
         place = self.model.next(context, lead, written)
         token = self._drawn(place, written)
+        if flavour.long_damage and written >= flavour.long_after + 4:
+            token = self.pieces[-4].token  # long answers go round in circles, as damaged ones were seen to
         if lead is not None and token != lead[0]:
             self.script = None
         if self.wish.ignores_eos and token == IM_END:
