@@ -30,6 +30,7 @@ POLICIES = ("predictive", "least-in-flight", "round-robin", "prefix-hash")
 VARIANTS = {"host x 0.5": 0.5, "host x 2": 2.0}  # of predictive
 LONGEST_PROMPT = 32_000
 GOOD = 0.99
+LOWEST_RATE = 0.01  # calls a second; what cannot keep its promises there is shown as this
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}  # 95 %, by number of seeds
 
 
@@ -89,7 +90,7 @@ Map = Callable[[Callable[[Run], Summary], Iterable[Run]], Iterable[Summary]]
 
 def sustained(base: Run, seeds: int, steps: int = 6) -> float:
     """The highest arrival rate at which a policy keeps its promises to 99 % of the calls, by bisection."""
-    low, high = 0.01, 3.0
+    low, high = LOWEST_RATE, 3.0
     for _ in range(steps):
         middle = (low * high) ** 0.5
         runs = [replace(base, per_s=middle, seed=seed) for seed in range(seeds)]
@@ -267,6 +268,7 @@ def study(traces: Path, seeds: int, calls: int, loads: Sequence[float], jobs: in
         "| --- | --- | --- | --- | --- | --- |",
         *[f"| {' | '.join(row)} |" for row in goals],
         "\n## Sustained rates at 99 % goodput (calls a second)\n",
+        f"The lowest rate that was tried is {LOWEST_RATE}: who shows it may not keep 99 % even there.\n",
         *rates,
         "\n## A change in the middle\n",
         "Means over all seeds of the end of 20 calls, divided by the oracle's on the same arrivals.\n",
@@ -290,7 +292,7 @@ def carried(
         ours, least, robin = pool.map(_sustained, work)
         lines.append(
             f"| {FLEETS[0]}, {trace} | {capacities[FLEETS[0], trace]:.3f} | {ours:.3f} | {least:.3f} | {robin:.3f} "
-            f"| {ours / max(least, robin):.2f} |"
+            f"| {ours / max(least, robin):.2f}{' (**missed**)' if ours < max(least, robin) else ''} |"
         )
     return lines
 
