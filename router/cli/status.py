@@ -142,9 +142,8 @@ def attention(document: dict[str, Any]) -> list[str]:
                 f"{one['name']}: declared {one['declared_kernel']}, runs {one['observed_kernel'].upper()} "
                 f"({one['kernel_detail']})"
             )
-        for model in one["models"]:
-            if model["grade"] == "flagged":
-                lines.append(f"{one['name']}: {model['model']} is flagged: {model['grade_reason']}")
+        flagged = [model for model in one["models"] if model["grade"] == "flagged"]
+        lines += [f"{one['name']}: {model['model']} is flagged: {model['grade_reason']}" for model in flagged]
         if one["health"] == "ejected":
             lines.append(f"{one['name']}: ejected {duration(one['health_for_s'])} ago: {one['health_reason']}")
     lines += [f"{model['model']}: nobody can serve it now" for model in document["models"] if not model["usable"]]
