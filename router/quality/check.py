@@ -17,6 +17,8 @@ from router.policy.answers import broken_utf8, flood, is_right, prose_of
 from router.policy.facts import Grade
 from router.policy.logprobs import Fault, Unscorable
 from router.policy.quality import (
+    CLEAN_TEXTS,
+    MISSES_TRUSTED,
     Evidence,
     Family,
     Kind,
@@ -309,12 +311,27 @@ class Check:
             self._right[question.name] = self.answered[question.name] = hit
 
     def _judge_answers(self) -> None:
+        """Misses count where a trusted build showed that the model can do this kind; else nobody knows what it can.
+
+        A build that nothing is known of becomes plausible by right answers; wrong ones are a small model's as well as
+        a broken kernel's, and only not a single right one is odd.
+        """
         right, self._right = self._right, {}
-        self.quality = score_answers(self.quality, right, trusted=self._trusted_right(), now=self._wall())
+        trusted, missed = self._trusted_right(), len(right) - sum(right.values())
+        kinds = {_kind_of(name) for name in trusted}
+        counted = {name: hit for name, hit in right.items() if _kind_of(name) in kinds}
+        if not trusted and missed <= MISSES_TRUSTED * len(right):
+            counted = right
+        if not trusted and missed == len(right) >= CLEAN_TEXTS:
+            self._odd(f"not one of {len(right)} known answers is right", next(iter(right)), Family.ANSWERS)
+        self.quality = score_answers(self.quality, counted, trusted=trusted, now=self._wall())
 
     def _trusted_right(self) -> frozenset[str]:
-        stored = self.trust.stored
-        return stored.right if stored is not None else frozenset()
+        """What builds of this model answered right; what a model can do does not hang on the scheme."""
+        stored, third = self.trust.stored, self.trust.third
+        return (stored.right if stored is not None else frozenset()) | (
+            third.right if third is not None else frozenset()
+        )
 
     # --- evidence ---
 
@@ -352,6 +369,11 @@ class Check:
         for basis in Basis:  # a sentence names one basis
             pairs = [c.paired for c in batch if c.paired.basis is basis]
             self.quality = score_texts(self.quality, family, pairs, reference, scheme, self._wall())
+
+
+def _kind_of(question: str) -> str:
+    """The kind in a question's name, which is KIND/NUMBER."""
+    return question.partition("/")[0]
 
 
 def turned(batch: Sequence[work.Compared]) -> list[Paired]:

@@ -241,13 +241,25 @@ async def test_a_server_that_ignores_prompt_logprobs_does_what_it_can(world: Can
     assert sum("prompt_logprobs" in body for _, body in spark.asked) == 1
 
 
-async def test_a_model_that_answers_wrong_from_the_beginning_is_only_unknown_or_worse_by_proof(
-    world: CanaryWorld,
-) -> None:
+async def test_a_model_that_knows_nothing_is_odd_and_never_flagged_for_it(world: CanaryWorld) -> None:
     world.spark("spark").right = False
     await world.open()
+    for times in range(1, 6):
+        await world.checked("spark", times)
+        world.restart("spark")
+    assert world.grade("spark") is Grade.SUSPECT
+    assert "not one of" in world.reason("spark")
+
+
+async def test_a_backend_that_no_longer_knows_what_its_build_knew_is_flagged(world: CanaryWorld) -> None:
+    spark = world.spark("spark", scheme=None)
+    await world.open()
     await world.checked("spark")
-    assert world.grade("spark") in (Grade.UNKNOWN, Grade.FLAGGED)
+    spark.right = False
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert world.grade("spark") is Grade.FLAGGED
+    assert "known answers missed" in world.reason("spark")
 
 
 async def test_embeddings_are_compared_by_cosine(world: CanaryWorld) -> None:
