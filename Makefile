@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := router tests
 
-.PHONY: help test fix demo real bench bench-peers flame chaos soak fuzz ui-test routing-study quality-study clean
+.PHONY: help test fix docs demo real bench bench-peers flame chaos soak fuzz ui-test routing-study quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -23,6 +23,9 @@ test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: eve
 fix: $(VENV)/.ready ## format and mend what ruff can
 	$(BIN)/ruff format $(CHECKED)
 	$(BIN)/ruff check --fix $(CHECKED)
+
+docs: $(VENV)/.ready ## write docs/reference.md and docs/errors.md anew from the code
+	$(BIN)/python -m tests.docs.generate
 
 demo: $(VENV)/.ready ## three simulated backends, the router, traffic
 	$(BIN)/router demo
@@ -43,6 +46,10 @@ bench-peers: ## install peers for make bench (PEERS="vllm-router==0.1.17 sglang-
 	    name=$${peer%%[=[]*}; echo "$$peer into .bench/peers/$$name"; \
 	    $(PYTHON) -m venv .bench/peers/$$name && .bench/peers/$$name/bin/pip install --quiet "$$peer" || exit 1; \
 	done
+
+ui-test: $(VENV)/.ready ## the dashboard in a real Chromium (apt-get install chromium chromium-driver)
+	@$(BIN)/python -c 'import selenium' 2>/dev/null || $(BIN)/pip install --quiet -c deploy/constraints.txt -e '.[dev,ui]'
+	$(BIN)/pytest tests/ui -rs $(ARGS)
 
 quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told from rounding
 	@mkdir -p docs/images

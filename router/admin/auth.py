@@ -27,7 +27,10 @@ SECURITY_HEADERS = [
         b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),  # the sign-in link carries the token
+    (
+        b"referrer-policy",
+        b"same-origin",
+    ),  # the sign-in link carries the token; "no-referrer" makes a form's Origin null
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 

@@ -43,10 +43,10 @@ def top(
     if once or not console.is_terminal:
         console.print(look(router))
         return
-    with keys() as pressed, Live(look(router), console=console, screen=True, auto_refresh=False) as live:
-        with contextlib.suppress(KeyboardInterrupt):
-            while pressed(every) not in ("q", "Q", "\x1b"):
-                live.update(look(router), refresh=True)
+    live = Live(look(router), console=console, screen=True, auto_refresh=False)
+    with contextlib.suppress(KeyboardInterrupt), keys() as pressed, live:
+        while pressed(every) not in ("q", "Q", "\x1b"):
+            live.update(look(router), refresh=True)
 
 
 def look(router: Admin) -> RenderableType:

@@ -97,4 +97,4 @@ async def test_every_answer_carries_the_security_headers(world: AdminWorld, path
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"

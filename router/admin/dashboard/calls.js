@@ -106,7 +106,7 @@ function rowOf(call) {
   const decoding = last && last.ttft_s !== null ? last.duration_s - last.ttft_s : 0;
   const rate = call.completion_tokens > 1 && decoding > 0.01 ? (call.completion_tokens - 1) / decoding : null;
   const said = call.outcome === "ok" ? "ok" : `${call.outcome.replace("_", " ")} ${call.status}`;
-  const button = el("button", { type: "button", class: "name", "aria-expanded": "false", "aria-label": `Decision of call ${call.request_id}`,
+  const button = el("button", { type: "button", class: "name", "aria-expanded": "false", title: `Why call ${call.request_id} went where it went`,
     onclick: () => toggle(call.request_id, button) }, clock(call.at + call.duration_s));
   const cell = (label, ...children) => el("td", { "data-label": label, class: "number" }, ...children);
   return el("tr", {},

@@ -106,7 +106,7 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, select, textarea, dialog");
+  const typing = event.target.closest("input, select, textarea");
   if (event.key === "Escape" && event.target === byId("filter")) byId("filter").blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey || byId("dialog").open) return;
   const action = KEYS[event.key.toLowerCase()];
