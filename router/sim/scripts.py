@@ -19,7 +19,13 @@ from router.sim.tokens import WORDS
 HEADER = "<|im_start|>assistant\n"
 _COUNT = re.compile(r"\b(?:count (?:from 1 )?to|numbered(?: to)?|numbers? 1 to)\s+(\d{1,6})", re.IGNORECASE)
 _SUM = re.compile(r"\b(\d{1,9})\s*([+*×x-]|plus|minus|times)\s*(\d{1,9})", re.IGNORECASE)
-_REPEAT = re.compile(r"\brepeat(?: exactly| after me| this| the following)*\s*:\s*(.+)", re.IGNORECASE | re.DOTALL)
+_REPEAT = re.compile(
+    r"\brepeat(?: exactly| after me| this| the following| line|, and nothing else)*\s*:\s*(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ROW = re.compile(r"comes next in this row: ([\d, ]+)\?")
+_LETTER = re.compile(r"begins with the letter (\w): ([\w, ]+)\?")
+_SOLD = re.compile(r"sold (\d+) boxes of (\w+) today")
 _FACTS = {"capital of france": "Paris", "capital of germany": "Berlin", "capital of italy": "Rome"}
 NUMBERED_DEFAULT = 100
 
@@ -132,6 +138,14 @@ def _known(asked: str) -> str | None:
     if found:
         a, sign, b = int(found[1]), found[2].lower(), int(found[3])
         return str(a + b if sign in "+plus" else a - b if sign in "-minus" else a * b)
+    row, letter, sold = _ROW.search(asked), _LETTER.search(asked), _SOLD.search(asked)
+    if row:
+        numbers = [int(one) for one in row[1].split(",")]
+        return str(2 * numbers[-1] - numbers[-2])
+    if letter:
+        return next((word for word in letter[2].split(", ") if word[:1].upper() == letter[1].upper()), None)
+    if sold:
+        return json.dumps({"item": sold[2], "count": int(sold[1])})
     return next((answer for fact, answer in _FACTS.items() if fact in asked.lower()), None)
 
 
