@@ -37,7 +37,8 @@ from router.probes.texts import ProbeText
 from router.quality import work
 from router.quality.ask import Asker
 from router.quality.plan import DECODE_TOKENS, PROMPT_TOKENS, Item, Plan
-from router.quality.record import Baseline, Decoded
+from router.quality.record import Decoded
+from router.quality.trust import Trust
 
 BATCH = 6  # texts that are judged together; a clean check needs five new ones
 AT_ONCE = 25.0  # an excess (squared tolerances) that is judged without waiting for the batch
@@ -45,26 +46,6 @@ LEAST_TOKENS = 16
 ODD_GAP = 1.0  # nats: decode this far from the own prefill is odd even where nothing was calibrated (W4A4 shows 0.56)
 LIKE = 0.99  # cosine of two embeddings of one text by one model; rounding moves the fourth digit
 UNNAMED = "unknown"  # a scheme that nobody knows: compared within one build only
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """What a candidate is held against.
-
-    Attributes:
-        stored: a baseline of the same scheme, or of the very same build.
-        same_build: whether it is the candidate's own.
-        third: R, a baseline of another scheme, from which both are measured.
-        living: a running backend of the same scheme that can score texts.
-        reference: what evidence is told of the trusted build; None where there is none.
-    """
-
-    stored: Baseline | None = None
-    same_build: bool = False
-    third: Baseline | None = None
-    living: Asker | None = None
-    living_name: str = ""
-    reference: Reference | None = None
 
 
 @dataclass(slots=True)

@@ -18,12 +18,13 @@ from router.policy.quality import Family, Reference, meet_fault
 from router.policy.scoring import Paired
 from router.probes.texts import ProbeText
 from router.quality.ask import Asker
-from router.quality.check import Check, Trust
+from router.quality.check import Check
 from router.quality.guardian import Guardian
 from router.quality.plan import Plan, Size, make_plan
 from router.quality.record import Baseline
 from router.quality.shelf import Shelf
-from router.quality.subject import QUIET_S, Subject, Want, hindrance, idle_s, scheme_of
+from router.quality.subject import Subject, Want, hindrance, scheme_of
+from router.quality.trust import TRUSTED_GRADES, Chooser, Trust
 from router.quality.verdicts import Verdicts
 from router.vllm.identity import Identity
 
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # between looks at whether a call came in while a question is asked
 SETTLE_S = 1.0  # after a broken question, before asking whether the backend lives
-TRUSTED_GRADES = (Grade.GOOD, Grade.PLAUSIBLE, Grade.UNKNOWN)
 
 
 class Left(Enum):
@@ -79,6 +79,7 @@ class Inspector:
         self._guardian = guardian
         self._verdicts = verdicts
         self._subjects = subjects
+        self._chooser = Chooser(fleet, shelf, guardian, subjects, outside.identity)
         self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
         self.texts: tuple[ProbeText, ...] = ()
         self.running: tuple[Subject, Check] | None = None
@@ -147,41 +148,7 @@ class Inspector:
     # --- what it is held against ---
 
     def _trust(self, subject: Subject, backend: Backend, scheme: str) -> Trust:
-        tokenizer = subject.talents.tokenizer
-        stored = self._shelf.trusted(subject.model, backend.build, scheme, tokenizer)
-        third = self._shelf.third(subject.model, scheme, tokenizer)
-        living = self._living(subject, backend, scheme)
-        asker = self._asker(*living) if living is not None else None
-        name = living[0].name if living is not None else ""
-        if stored is not None:
-            same = stored.build == backend.build
-            known = "unknown" not in (stored.kernels, backend.kernel)
-            independent = not same and known and stored.kernels != backend.kernel
-            reference = Reference(stored.build, stored.scheme, stored.grade, independent)
-            return Trust(stored, same, third, asker, name, reference)
-        if living is not None:
-            other, at = living
-            known = "unknown" not in (other.kernel, backend.kernel)
-            reference = Reference(other.name, scheme, at.quality.grade, known and other.kernel != backend.kernel)
-            return Trust(None, False, third, asker, name, reference)
-        return Trust(third=third)
-
-    def _living(self, subject: Subject, backend: Backend, scheme: str) -> tuple[Backend, Subject] | None:
-        """A running backend of the same model, scheme and tokenizer that nobody uses: the best proven one."""
-        if not scheme:
-            return None
-        found = []
-        for other in self._fleet.pools.get(subject.model, ()):
-            at = self._subjects.get((other.name, subject.model))
-            if other is backend or at is None or at.quality.grade not in TRUSTED_GRADES:
-                continue
-            alike = scheme_of(other, self._outside.identity(other.name)) == scheme
-            same_tokens = at.talents.is_warm and at.talents.tokenizer == subject.talents.tokenizer
-            idle = idle_s(other, self._fleet.clock()) >= QUIET_S and not hindrance(self._fleet, other, subject.model)
-            blocked = Family.PREFILL in self._guardian.blocked(other.name) or at.talents.scores is False
-            if alike and same_tokens and idle and not blocked:
-                found.append((other, at))
-        return min(found, key=lambda one: TRUSTED_GRADES.index(one[1].quality.grade), default=None)
+        return self._chooser.trust(subject, backend, scheme, self._asker)
 
     def _blame(self, trust: Trust, family: Family, pairs: list[Paired], candidate: Check) -> None:
         """A comparison of two unproven builds spoke against the reference."""

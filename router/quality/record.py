@@ -114,7 +114,7 @@ def load(data: bytes) -> Baseline:
             right=frozenset(document["right"]),
             vectors={name: tuple(map(float, v)) for name, v in document["vectors"].items()},
         )
-    except (zlib.error, KeyError, TypeError, AttributeError) as problem:
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"this is no baseline: {problem}") from problem
 
 

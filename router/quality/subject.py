@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from router.fleet import Backend, Fleet
 from router.policy.facts import Health, Intent
 from router.policy.quality import Quality
 from router.quality.ask import Talents
-from router.quality.check import Check
 from router.quality.plan import DAY_S, Size
 from router.vllm.identity import Identity
 from router.vllm.kernels import kernel_of
+
+if TYPE_CHECKING:
+    from router.quality.check import Check
 
 QUIET_S = 2.0  # without a call before a check begins, and before an interrupted one goes on
 IDENTITY_S = 15.0  # that a log may take to be read before a check begins without it
