@@ -7,6 +7,7 @@ Exactly one of `on_end` and `on_failure` is called, and nothing after it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -77,6 +78,14 @@ async def dial_socket(factory: Callable[[], asyncio.BaseProtocol], address: Addr
             factory, address.host, address.port, ssl=address.tls, server_hostname=name
         )
     return protocol
+
+
+class _OutOfStep(Exception):
+    """A second answer to one request."""
+
+
+class _BadFraming(Exception):
+    """A head that does not say, or says twice, where its body ends."""
 
 
 class BackendConnection(asyncio.BufferedProtocol):
@@ -179,7 +188,8 @@ class BackendConnection(asyncio.BufferedProtocol):
         except httptools.HttpParserError as exc:
             if not self._complete:
                 self._deliver()
-                self._fail(FailureKind.BAD_FRAMING, f"sent what is not HTTP: {exc}")
+                said = exc.__context__ if isinstance(exc.__context__, _BadFraming) else f"what is not HTTP: {exc}"
+                self._fail(FailureKind.BAD_FRAMING, f"sent {said}")
                 return
             self._transport.close()  # more bytes than the answer had: the answer stands, the connection does not
         if self._pieces:
@@ -254,7 +264,7 @@ class BackendConnection(asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         """llhttp: another message begins; within one answer's bytes that means the backend is out of step."""
         if self._complete:
-            self._transport.close()
+            raise _OutOfStep  # stops the parser: nothing of it may reach the call that is being answered
 
     def _end(self) -> None:
         sink, self._sink = self._sink, None
@@ -281,7 +291,9 @@ def _judge_response(status: int, headers: list[Header], keep_alive: bool) -> Res
             length = int(value)
             framing = Framing.LENGTH
         elif name == b"transfer-encoding":
-            framing = Framing.CHUNKED if value.lower().endswith(b"chunked") else Framing.CLOSE
+            if framing is Framing.CHUNKED or value.lower() != b"chunked":
+                raise _BadFraming("a transfer coding that was not asked for")
+            framing = Framing.CHUNKED
     if status in (204, 304):
         framing, length = Framing.NONE, None
     return ResponseHead(status, headers, framing, length, keep_alive and framing is not Framing.CLOSE)
@@ -340,7 +352,10 @@ class Pool:
         except ConnectionError as exc:
             kind, detail = FailureKind.RESET, f"reset the connection while it was made: {exc}"
         except OSError as exc:
-            kind, detail = FailureKind.UNREACHABLE, f"cannot be reached: {exc.strerror or exc}"
+            # A name with several addresses fails with one error that only quotes theirs.
+            refused = exc.errno is None and f"[Errno {errno.ECONNREFUSED}]" in str(exc)
+            kind = FailureKind.REFUSED if refused else FailureKind.UNREACHABLE
+            detail = "refused the connection" if refused else f"cannot be reached: {exc.strerror or exc}"
         raise BackendFault(f"{self.name} at {self.address} {detail}", backend=self.name, kind=kind, phase=Phase.CONNECT)
 
     def keep(self, connection: BackendConnection) -> None:

@@ -38,7 +38,9 @@ class ServerLimits:
     idle_s: float = 75.0
     slow_head_s: float = 15.0
     slow_body_s: float = 60.0
+    slow_body_rate: float = 500.0  # bytes/s that a body must have come at once slow_body_s have passed
     slow_reader_s: float = 120.0
+    linger_s: float = 2.0  # a refused upload is read and dropped this long, or a reset would outrun the answer
     write_high_bytes: int = 64 * 1024
 
 
@@ -101,12 +103,15 @@ class ClientConnection(asyncio.Protocol):
     """One client. The handler sees `head_sent`, `left`, `paused`, and sets the `on_*` callbacks for its call."""
 
     __slots__ = (
+        "_began_at",
         "_bodiless",
         "_body",
         "_body_size",
         "_chunked_out",
         "_close_after",
         "_discard",
+        "_fault",
+        "_framing_bytes",
         "_head",
         "_head_bytes",
         "_headers",
@@ -114,7 +119,9 @@ class ClientConnection(asyncio.Protocol):
         "_last_head",
         "_last_headers",
         "_length",
+        "_lingers",
         "_parser",
+        "_partial",
         "_pending",
         "_ready",
         "_state",
@@ -149,7 +156,12 @@ class ClientConnection(asyncio.Protocol):
         self._ready: deque[Request] = deque()
         self._pending: list[bytes] = []
         self._unparsed = 0
-        self._discard = False
+        self._discard = False  # what comes now is not read any more
+        self._fault: RouterError | None = None  # to be answered once the requests before it are
+        self._partial = False  # the parser is within a request
+        self._framing_bytes = 0  # of chunk framing and trailers since the last byte of body
+        self._lingers = False
+        self._began_at = 0.0
         self._close_after = False
         self._chunked_out = False
         self._head: RequestHead | None = None
@@ -183,8 +195,8 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(Overloaded("too many connections; try again", code="too_many_connections", retry_after_s=1))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client: parse them, or keep them while a call is open."""
-        if self._state is _State.CALL:
+        """Bytes from the client: parse them, or keep them while a call is open or earlier bytes wait."""
+        if self._state is _State.CALL or self._pending or self.paused:
             self._keep(data)
         elif self._state is not _State.CLOSED and not self._discard:
             self._feed(data)
@@ -219,10 +231,12 @@ class ClientConnection(asyncio.Protocol):
             self.on_pause()
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """It has caught up; what it sent meanwhile is read now."""
         self.paused = False
         if self.on_resume is not None:
             self.on_resume()
+        if self._state is not _State.CALL:
+            self._resume_soon()
 
     # --- parsing ---
 
@@ -236,36 +250,50 @@ class ClientConnection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         server = self.server
+        now = server.loop.time()
+        body_before = self._body_size
         if self._head is None:
             self._head_bytes += len(data)
             if self._state is _State.IDLE:
                 self._state = _State.READING
-                self._waits_since = server.loop.time()
+                self._waits_since = self._began_at = now
         else:
-            self._waits_since = server.loop.time()
+            self._waits_since = now
+        fault = self._parse(data)
+        if fault is None and self._head is None and self._head_bytes > server.limits.header_bytes:
+            fault = _too_large_head(server.limits)
+        elif self._head is not None and self._body_size == body_before:
+            # Chunk extensions and trailers are dropped, but not without end.
+            self._framing_bytes += len(data)
+            if self._framing_bytes > server.limits.header_bytes:
+                fault = _too_large_head(server.limits)
+        else:
+            self._framing_bytes = 0
+        if fault is not None and not self._ready:
+            self._refuse(fault)
+            return
+        if fault is not None:
+            self._fault = fault
+            self._discard = True
+        if self._ready and self._state is not _State.CALL and not self.paused:
+            self._next()
+
+    def _parse(self, data: bytes) -> RouterError | None:
+        """Feed llhttp; what it or our callbacks refuse comes back as the fault."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as exc:
             fault = exc.__context__
-            self._refuse(fault if isinstance(fault, RouterError) else ClientFault("unreadable request"))
-            return
+            return fault if isinstance(fault, RouterError) else ClientFault("unreadable request")
         except httptools.HttpParserUpgrade:
-            if not self._ready:
-                self._refuse(ClientFault("protocol upgrades are not served here", status=501, code="upgrade_refused"))
-                return
+            return ClientFault("protocol upgrades are not served here", status=501, code="upgrade_refused")
         except httptools.HttpParserError as exc:
-            if not self._ready:
-                self._refuse(ClientFault(f"not a valid HTTP/1.1 request: {exc}", code="bad_http"))
-                return
-            self._discard = self._close_after = True
-        if self._head is None and self._head_bytes > server.limits.header_bytes and not self._ready:
-            self._refuse(_too_large_head(server.limits))
-            return
-        if self._ready and self._state is not _State.CALL:
-            self._next()
+            return ClientFault(f"not a valid HTTP/1.1 request: {exc}", code="bad_http")
+        return None
 
     def on_message_begin(self) -> None:
         """llhttp: a request begins."""
+        self._partial = True
         self._head = None
         self._headers = []
         self._length = None
@@ -293,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
         self._head = head
         if head.length is not None and head.length > limits.body_bytes:
             raise _too_large_body(limits)
-        if head.expects_continue and not self._ready and self._state is not _State.CALL:
+        if head.expects_continue and not self._ready:
             self._transport.write(_CONTINUE)
 
     def _same_head(self) -> RequestHead | None:
@@ -342,7 +370,6 @@ class ClientConnection(asyncio.Protocol):
         if self._body_size > server.limits.body_bytes:
             raise _too_large_body(server.limits)
         if server.body_bytes + len(data) > server.limits.bodies_total_bytes:
-            self._drop_body()
             raise Overloaded("request bodies in flight fill their limit", code="bodies_full", retry_after_s=2)
         server.body_bytes += len(data)
         self._body.append(data)
@@ -359,6 +386,7 @@ class ClientConnection(asyncio.Protocol):
         self._body_size = 0
         self._head = None
         self._head_bytes = 0
+        self._partial = False
 
     # --- one call at a time ---
 
@@ -387,29 +415,52 @@ class ClientConnection(asyncio.Protocol):
         self._held = 0
         if self._state is _State.CLOSED:
             return
+        self._waits_since = self._began_at = self.server.loop.time()
         if self._close_after or self._transport.is_closing():
-            self._state = _State.CLOSED
-            self._transport.close()
+            self._close()
             return
-        self._state = _State.IDLE
-        self._waits_since = self.server.loop.time()
-        if self._ready or self._pending:
-            # Not in this stack frame: a client that pipelines thousands of requests must not recurse.
+        if self._partial:
+            self._state = _State.READING
+            head = self._head
+            if head is not None and head.expects_continue and not (self._ready or self._body or self._fault):
+                self._transport.write(_CONTINUE)
+        else:
+            self._state = _State.IDLE
+        self._resume_soon()
+
+    def _close(self) -> None:
+        """Close once what was written is flushed; a client still sending what we refused gets to read why first."""
+        self._state = _State.CLOSED
+        if self._lingers and self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _resume_soon(self) -> None:
+        # Not in this stack frame: a client that pipelines thousands of requests must not recurse.
+        if self._ready or self._pending or self._discard:
             self.server.loop.call_soon(self._resume)
 
     def _takes_more(self) -> bool:
-        return self._state is _State.IDLE or self._state is _State.READING
+        return (self._state is _State.IDLE or self._state is _State.READING) and not self.paused
 
     def _resume(self) -> None:
         if not self._takes_more():
             return
         if self._ready:
             self._next()
-            return
+        elif self._fault is not None:
+            self._refuse(self._fault)
+        elif self._discard:
+            self._close()
+        else:
+            self._feed_pending()
+
+    def _feed_pending(self) -> None:
         pending, self._pending = self._pending, []
         self._unparsed = 0
         for index, data in enumerate(pending):
-            if not self._takes_more():
+            if not self._takes_more() or self._discard:
                 self._pending = pending[index:]
                 self._unparsed = sum(map(len, self._pending))
                 return
@@ -482,10 +533,15 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, fault: RouterError) -> None:
         self._close_after = self._discard = True
         self._drop_body()
+        self._pending.clear()
         if self._state is _State.CALL or self._state is _State.CLOSED:
             return
+        self._lingers = self._state is _State.READING
         self._state = _State.CALL
         self._chunked_out = True
+        self._bodiless = self._partial and self._parser.get_method() == b"HEAD"
+        self.head_sent = False
+        self.bytes_out = 0
         self.server.handler.refuse(self, fault)
 
     def sweep(self, now: float) -> None:
@@ -497,12 +553,19 @@ class ClientConnection(asyncio.Protocol):
         elif self._state is _State.IDLE and waited > limits.idle_s:
             self.close_when_idle()
         elif self._state is _State.READING:
-            if self._head is None and waited > limits.slow_head_s:
-                self._refuse(ClientFault("the request head took too long", status=408, code="slow_head"))
-            elif self._head is not None and waited > limits.slow_body_s:
-                self._refuse(ClientFault("the request body stopped coming", status=408, code="slow_body"))
-        elif self._state is _State.CLOSED and waited > limits.slow_reader_s:
+            self._sweep_reading(now, waited)
+        elif self._state is _State.CLOSED and waited > (limits.linger_s if self._lingers else limits.slow_reader_s):
             self._transport.abort()
+
+    def _sweep_reading(self, now: float, waited: float) -> None:
+        limits = self.server.limits
+        if self._head is None:
+            if waited > limits.slow_head_s:
+                self._refuse(ClientFault("the request head took too long", status=408, code="slow_head"))
+            return
+        owed = (now - self._began_at - limits.slow_body_s) * limits.slow_body_rate
+        if waited > limits.slow_body_s or self._body_size < owed:
+            self._refuse(ClientFault("the request body comes too slowly", status=408, code="slow_body"))
 
     def get_extra_info(self, name: str) -> Any:
         """The transport's own, for tests and logs."""
