@@ -42,19 +42,34 @@ def drain(
 
 
 def resume(backend: Name, why: Why = "", admin: AdminUrl = None) -> None:
-    """Give a drained backend calls again."""
+    """Give a drained backend calls again.
+
+    Example:
+
+        router resume spark-1-marlin
+    """
     Admin(admin).post(f"/api/backends/{backend}/intent", {"intent": "active", "why": why})
     Console().print(f"{backend} is active")
 
 
 def eject(backend: Name, why: Why = "", admin: AdminUrl = None) -> None:
-    """Treat a backend as down until its probes say otherwise."""
+    """Treat a backend as down until its probes say otherwise.
+
+    Example:
+
+        router eject spark-1-marlin --why "hangs under load"
+    """
     Admin(admin).post(f"/api/backends/{backend}/health", {"up": False, "why": why})
     Console().print(f"{backend} is ejected; probes bring it back, `router readmit {backend}` does so at once")
 
 
 def readmit(backend: Name, why: Why = "", admin: AdminUrl = None) -> None:
-    """Treat a backend as healthy now, without trial calls."""
+    """Treat a backend as healthy now, without trial calls.
+
+    Example:
+
+        router readmit spark-1-marlin
+    """
     Admin(admin).post(f"/api/backends/{backend}/health", {"up": True, "why": why})
     Console().print(f"{backend} is healthy")
 
@@ -81,7 +96,12 @@ def clear(
     model: Annotated[str | None, typer.Option(help="Only this model of it.")] = None,
     admin: AdminUrl = None,
 ) -> None:
-    """Lift a flag: the backend counts as not checked yet."""
+    """Lift a flag: the backend counts as not checked yet.
+
+    Example:
+
+        router clear spark-1-cutlass --why "fixed in the new nightly"
+    """
     Admin(admin).post(f"/api/backends/{backend}/grade", {"flagged": False, "why": why, "model": model})
     Console().print(f"{backend} is no longer flagged")
 

@@ -119,7 +119,8 @@ def test_the_plots_draw_what_was_measured(page: Page) -> None:
 
 def test_drain_and_resume_by_button(page: Page) -> None:
     page.order("Drain", "spark-1-marlin")
-    page.until(lambda: page.count(".pill.said") == 1)
+    page.until(lambda: page.count(".fleet .pill.said") == 1)
+    assert page.script("return getComputedStyle(document.querySelector('.pill.said')).position") == "static"
     with page.stage.admin() as admin:
         assert admin.get("/api/backends/spark-1-marlin").json()["intent"] == "draining"
     page.order("Resume", "spark-1-marlin")
