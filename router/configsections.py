@@ -154,15 +154,15 @@ class QualityConfig(Section):
     budget_share: Share = 0.01
     """Share of a backend's time that canaries may take."""
     quick_s: Positive = 60.0
-    """Seconds between two quick checks of a backend."""
+    """Most seconds that a quick check may take: after each start, and once a day."""
     full_s: Positive = 600.0
-    """Seconds between two full checks of a backend."""
+    """Most seconds that a full check may take: once per build, in idle time."""
     idle_before_full_s: NotNegative = 900.0
-    """Seconds without a call after which full checks may take the idle box."""
+    """Seconds without a call before a full check begins."""
     sentinel: bool = True
     """Watch live answers for garbage (one character filling the answer, null logprobs, broken UTF-8)."""
     extra_probes: str | None = None
-    """File with your own known questions (JSON lines), asked beside the built-in ones."""
+    """File or folder with texts of your own, scored beside those that ship (format: router/probes/texts)."""
 
 
 class AccessConfig(Section):
