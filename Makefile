@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHECKED := router tests
 
-.PHONY: help test fix docs demo real bench bench-peers flame chaos soak fuzz ui-test routing-study quality-study clean
+.PHONY: help test fix docs demo real bench bench-peers flame chaos soak ui-test routing-study quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -54,6 +54,9 @@ ui-test: $(VENV)/.ready ## the dashboard in a real Chromium (apt-get install chr
 quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told from rounding
 	@mkdir -p docs/images
 	$(BIN)/python -m tests.study.quality_study docs/images/quality-study.svg
+
+routing-study: $(VENV)/.ready ## every policy beside an oracle on replayed traces (10 minutes or more; ARGS=--quick)
+	$(BIN)/python -m tests.study.routing_study $(ARGS)
 
 chaos: $(VENV)/.ready ## 500 faults under load, and what every client saw (about 3 minutes; ARGS="--seed 7")
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from router import __version__
+from router.backend import Backend
 from router.config import BackendConfig, FleetConfig, NotifyConfig
 from router.errors import Overloaded
 from router.events import Bus, Notice, Reloaded
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.front import Front
 from router.gauges import names_of, snapshot_of
 from router.helper import Helper, one_process

@@ -12,10 +12,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from router import headers
+from router.backend import Backend
 from router.continuation import Emitted, Spliced
 from router.errors import BackendFault, FailureKind, NoBackend, Phase, RouterError
 from router.events import Attempt, AttemptFailed, CallEnded, Outcome
-from router.fleet import Backend
 from router.openai import errors as shapes
 from router.openai.answer import read_answer
 from router.openai.call import Call, read_call

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
+from router.backend import Backend, Host, Lease, Serving
 from router.config import BackendConfig, FleetConfig, ModelConfig
-from router.errors import ClientFault, FailureKind
+from router.errors import ClientFault
 from router.events import Bus, HealthChanged, IntentChanged, QualityChanged
 from router.policy import health as health_policy
 from router.policy.facts import CallFacts, Candidate, Grade, Health, Intent
 from router.policy.health import Evidence, HealthLimits, HealthState
-from router.policy.prefix import PrefixIndex
 from router.policy.retry import RetryBudget
-from router.policy.speed import HostModel, SpeedModel
-from router.vllm.metrics import Scrape
-from router.vllm.models import ModelCard
+from router.policy.speed import SpeedModel
 from router.wire.client import Pool
 
 OTHER = "other"
@@ -28,192 +25,6 @@ OTHER = "other"
 
 _DOUBTFUL = frozenset({Health.SUSPECT, Health.EJECTED})
 _USABLE_GRADES = frozenset({Grade.UNKNOWN, Grade.PLAUSIBLE, Grade.GOOD, Grade.SUSPECT})
-
-
-@dataclass(slots=True)
-class Gauge:
-    """A count and its integral over time, so that its mean over any stretch is one subtraction."""
-
-    value: int = 0
-    area: float = 0.0  # count times seconds
-    at: float = 0.0
-
-    def add(self, change: int, now: float) -> None:
-        """Change the count."""
-        self.area += self.value * (now - self.at)
-        self.at = now
-        self.value += change
-
-    def until(self, now: float) -> float:
-        """The integral up to now."""
-        return self.area + self.value * (now - self.at)
-
-
-@dataclass(slots=True)
-class Host:
-    """One machine: who is busy on it, and what they cost each other."""
-
-    name: str
-    active: Gauge = field(default_factory=Gauge)  # leases on any backend of it
-    model: HostModel = field(default_factory=HostModel)
-
-
-@dataclass(slots=True)
-class Serving:
-    """One model on one backend."""
-
-    speed: SpeedModel
-    candidate: Candidate
-    grade: Grade = Grade.UNKNOWN
-    grade_reason: str = "not checked yet"
-    evidence: tuple[str, ...] = ()
-    flagged_by: str = ""  # "operator" or "canary"
-    score: float | None = None
-    checked_at: float | None = None
-    in_flight: int = 0
-    max_prompt: int | None = None  # prompts longer than this were refused as too long
-    cannot: set[str] = field(default_factory=set)  # abilities that it was seen to lack
-
-
-@dataclass(slots=True, eq=False)
-class Backend:
-    """One backend, as live state. It is its name; its address may move."""
-
-    config: BackendConfig
-    pool: Pool
-    hosts: tuple[Host, ...]
-    intent: Intent = Intent.ACTIVE
-    intent_reason: str = ""
-    health: HealthState = field(default_factory=HealthState)
-    good_calls: int = 0  # since health last changed; folded into it with the next evidence
-    cards: tuple[ModelCard, ...] = ()
-    serving: dict[str, Serving] = field(default_factory=dict)
-    kernel: str = "unknown"
-    kernel_matches: bool | None = None
-    kernel_detail: str = "not looked at yet"
-    contexts: dict[str, int] = field(default_factory=dict)  # max_model_len by served model
-    version: str | None = None
-    fingerprint: str | None = None
-    build: str = ""
-    scrape: Scrape | None = None
-    scraped_at: float | None = None
-    progress_at: float = 0.0  # when its engine was last seen to move
-    loading_since: float | None = None
-    load_eta_s: float | None = None
-    leases: set[Lease] = field(default_factory=set)
-    decoding: Gauge = field(default_factory=Gauge)  # leases past their first content
-    busy: Gauge = field(default_factory=Gauge)  # leases
-    prefill_backlog: float = 0.0
-    expected_tokens: float = 0.0  # of all leases
-    prefixes: PrefixIndex = field(default_factory=PrefixIndex)
-    drain_deadline: float | None = None
-    busy_until: float = 0.0  # it said 429 or 503 with Retry-After
-    generation: int = 0
-
-    @property
-    def name(self) -> str:
-        """Its name: what history, metrics and commands know it by."""
-        return self.config.name
-
-    @property
-    def in_flight(self) -> int:
-        """Leases that are not ended."""
-        return len(self.leases)
-
-
-class Lease:
-    """A call's hold on a backend: counts given back exactly once, however the call ends."""
-
-    __slots__ = (
-        "_areas",
-        "_fleet",
-        "abort",
-        "backend",
-        "call",
-        "content_at",
-        "decoding_at_send",
-        "ended",
-        "serving",
-        "siblings_at_send",
-        "since",
-        "warm_tokens",
-    )
-
-    def __init__(self, fleet: Fleet, backend: Backend, serving: Serving, call: CallFacts, now: float) -> None:
-        self._fleet = fleet
-        self.backend = backend
-        self.serving = serving
-        self.call = call
-        self.since = now
-        self.content_at: float | None = None
-        self.ended = False
-        self.abort: Callable[[FailureKind, str], None] | None = None
-        self.decoding_at_send = backend.decoding.value
-        self.siblings_at_send = _siblings(backend)
-        self.warm_tokens = serving.candidate.warm_tokens
-        self._areas = (0.0, 0.0)
-        backend.leases.add(self)
-        backend.busy.add(1, now)
-        serving.in_flight += 1
-        backend.prefill_backlog += call.prompt_tokens
-        backend.expected_tokens += call.output_tokens
-        for host in backend.hosts:
-            host.active.add(1, now)
-
-    def first_content(self) -> None:
-        """Its first content has come: it decodes now."""
-        if self.content_at is None and not self.ended:
-            now = self.content_at = self._fleet.clock()
-            self.backend.decoding.add(1, now)
-            self.backend.prefill_backlog -= self.call.prompt_tokens
-            self._areas = self._load(now)
-
-    def _load(self, now: float) -> tuple[float, float]:
-        backend = self.backend
-        busy = backend.busy.until(now)
-        return backend.decoding.until(now), sum(host.active.until(now) - busy for host in backend.hosts)
-
-    def mean_load(self, until: float) -> tuple[float, float]:
-        """Mean streams decoding there, and on siblings of its hosts, from its first content to now."""
-        if self.content_at is None or until <= self.content_at:
-            return 1.0, 0.0
-        (here, beside), (now_here, now_beside) = self._areas, self._load(until)
-        seconds = until - self.content_at
-        return max(1.0, (now_here - here) / seconds), max(0.0, (now_beside - beside) / seconds)
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Give everything back; a second call does nothing."""
-        if self.ended:
-            return
-        self.ended = True
-        self.abort = None
-        now = self._fleet.clock()
-        backend = self.backend
-        backend.leases.discard(self)
-        backend.busy.add(-1, now)
-        self.serving.in_flight -= 1
-        if self.content_at is None:
-            backend.prefill_backlog -= self.call.prompt_tokens
-        else:
-            backend.decoding.add(-1, now)
-        backend.expected_tokens -= self.call.output_tokens
-        for host in backend.hosts:
-            host.active.add(-1, now)
-        if not backend.leases:
-            # Sums of floats drift; at idle they are exactly nothing.
-            backend.prefill_backlog = backend.expected_tokens = 0.0
-        self._fleet.lease_ended(backend)
-
-
-def _siblings(backend: Backend) -> int:
-    own = len(backend.leases)
-    return sum(host.active.value - own for host in backend.hosts)
 
 
 @dataclass(slots=True)
@@ -292,12 +103,14 @@ class Fleet:
     def _rebuild(self, backend: Backend, config: BackendConfig) -> None:
         backend.pool.close()
         backend.pool = self.make_pool(config, self.config)
-        active, now = backend.in_flight, self.clock()
+        active, busy, now = backend.in_flight, backend.busy.value, self.clock()
         for host in backend.hosts:
             host.active.add(-active, now)
+            host.busy.add(-busy, now)
         backend.config, backend.hosts = config, self._hosts(config)
         for host in backend.hosts:
             host.active.add(active, now)
+            host.busy.add(busy, now)
         if config.kernel:
             backend.kernel_matches = None
 
@@ -439,10 +252,12 @@ class Fleet:
             one.in_flight = leases
             one.decoding = backend.decoding.value
             one.prefill_backlog = backend.prefill_backlog
-            siblings = 0
+            siblings = busy = 0
+            own = backend.busy.value
             for host in backend.hosts:
                 siblings += host.active.value - leases
-            one.siblings = siblings
+                busy += host.busy.value - own
+            one.siblings, one.busy_siblings = siblings, float(busy)
             one.remaining = 0.5 * backend.expected_tokens
             one.cap = backend.config.max_in_flight
             one.speed = serving.speed.predict(now)
@@ -452,7 +267,23 @@ class Fleet:
             waiting = backend.scrape.waiting if backend.scrape is not None else None
             one.waiting = waiting - leases if waiting and waiting > leases else 0.0
             found.append(one)
+        if found and all(one.barred is not None for one in found):
+            self._let_somebody_say_it(call, found, tried, now)
         return found
+
+    def _let_somebody_say_it(
+        self, call: CallFacts, found: list[Candidate], tried: frozenset[str] | set[str], now: float
+    ) -> None:
+        """Nobody can, as far as was learned: who is otherwise free gets the call, and its own words reach the client.
+
+        Better an old refusal repeated than a call that waits for what will not come.
+        """
+        for one in found:
+            backend = self.backends[one.name]
+            serving = backend.serving[call.model]
+            unable = _unable(serving, call)
+            if unable is not None and self._why_not(backend, serving, call, tried, now) == unable:
+                one.barred, one.last_resort = None, True
 
     def _why_not(
         self, backend: Backend, serving: Serving, call: CallFacts, tried: frozenset[str] | set[str], now: float
@@ -513,7 +344,7 @@ class Fleet:
     def lease(self, name: str, call: CallFacts) -> Lease:
         """Hold a backend for a call; end it with the returned lease (a context manager)."""
         backend = self.backends[name]
-        return Lease(self, backend, backend.serving[call.model], call, self.clock())
+        return Lease(backend, backend.serving[call.model], call, self.clock, self.lease_ended)
 
     def lease_ended(self, backend: Backend) -> None:
         """Something became free."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router import continuation, headers, samples
+from router.backend import Backend, Lease
 from router.continuation import Spliced
 from router.errors import BackendFault, ClientFault, FailureKind, NoBackend, Overloaded, RouterError
 from router.events import Bus, CallEnded, Notice
 from router.exchange import Exchange
-from router.fleet import Backend, Fleet, Lease
+from router.fleet import Fleet
 from router.openai import errors as shapes
 from router.openai import models as listing
 from router.openai.call import Call, edit

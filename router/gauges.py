@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.fleet import Backend, Fleet
+from router.backend import Backend
+from router.fleet import Fleet
 from router.metrics import BackendGauges, ModelGauges, Names, Snapshot
 
 if TYPE_CHECKING:

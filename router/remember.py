@@ -9,8 +9,9 @@ import logging
 import statistics
 from collections.abc import Callable
 
+from router.backend import Backend
 from router.events import Event, HealthChanged, IntentChanged
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.history import History
 from router.history.rows import Build, Load, OperatorIntent, SpeedState
 from router.policy.facts import Health, Intent

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from router.backend import Backend, Lease
 from router.errors import BackendFault
-from router.fleet import Backend, Lease
 from router.openai.call import Call
 from router.openai.errors import ErrorKind
 from router.policy.facts import Candidate
@@ -80,6 +80,7 @@ def row_of(one: Candidate) -> Row:
         one.sticky,
         one.ramp,
         one.last_resort,
+        one.busy_siblings,
     )
 
 

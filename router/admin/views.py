@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from router.backend import Backend, Serving
 from router.events import CallEnded
-from router.fleet import Backend, Serving
 from router.front import Decision, Explained
 from router.policy import choose
 from router.policy.facts import Health

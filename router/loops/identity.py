@@ -12,8 +12,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from router.backend import Backend
 from router.events import BuildChanged, Bus, HealthChanged, KernelObserved, Notice
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.helper import Helper
 from router.history.rows import build_id
 from router.loops.logsource import LogAccess, LogUnavailable

@@ -13,9 +13,10 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from router.backend import Backend
 from router.config import BackendConfig, FleetConfig
 from router.events import BackendLoading, Bus, Notice, Scraped
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.policy.facts import Health
 from router.policy.health import Evidence
 from router.vllm import metrics

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from router.backend import Backend
 from router.errors import FailureKind
 from router.events import Bus, Notice
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.front import Front
 from router.policy.facts import Intent
 from router.policy.health import Evidence, Progress, hung

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
+from router.backend import Backend
 from router.events import Bus, CanaryEnded, Notice
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.helper import Helper
 from router.policy.facts import Grade, Health
 from router.policy.logprobs import Unscorable

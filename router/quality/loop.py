@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from router.backend import Backend
 from router.events import BuildChanged, Bus, Event, HealthChanged, KernelObserved, Notice, QualityChanged
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.helper import Helper
 from router.history import History
 from router.policy import quality as policy

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from router.fleet import Backend, Fleet
+from router.backend import Backend
+from router.fleet import Fleet
 from router.policy.facts import Health, Intent
 from router.policy.quality import Quality
 from router.quality.ask import Talents

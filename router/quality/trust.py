@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from router.fleet import Backend, Fleet
+from router.backend import Backend
+from router.fleet import Fleet
 from router.policy.facts import Grade
 from router.policy.quality import Family, Reference
 from router.quality.ask import Asker

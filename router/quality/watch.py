@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 
+from router.backend import Backend
 from router.continuation import Emitted
 from router.events import CallEnded, Outcome
 from router.exchange import Exchange
-from router.fleet import Backend, Fleet
+from router.fleet import Fleet
 from router.openai.stream import Folded
 from router.policy.sentinel import Counts, Defect, Sentinel, Suspicion, Watch, count, finish, fold
 

@@ -345,3 +345,15 @@ async def test_a_slow_reader_stops_its_backend_and_loses_nothing(world: World) -
     await answer.whole()
     assert answer.complete
     assert len(answer.text) == len("begin") + 1_000_000
+
+
+async def test_too_long_for_everybody_is_answered_at_once_again_and_again(world: World) -> None:
+    body = b'{"error":{"message":"This model\'s maximum context length is 2048 tokens.","code":400}}'
+    for name in ("one", "two"):
+        world.backend(name).script = lambda call: call.answer(400, body)
+    await world.start()
+    for _ in range(3):
+        before = world.loop.time()
+        answer = await world.chat(messages=[{"role": "user", "content": "word " * 9000}]).whole()
+        assert (answer.status, answer.body) == (400, body)
+        assert world.loop.time() - before < 1
