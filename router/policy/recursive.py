@@ -16,6 +16,8 @@ SHIFT_AFTER = 3  # outliers in a row on one side
 # A mean surprise of this many standard deviations over the last six samples: 3.7 standard deviations of such a mean.
 DRIFT, DRIFT_OVER = 1.5, 6
 KEEP = 0.97  # weight of what is known when one more sample comes: memory of about 33 samples
+WIDEST = 1.0  # relative standard deviation that forgetting leads to
+SLOPE_SPEAKS = 0.2  # of a prediction; below that share of the slope a shift is no news about it
 
 
 @dataclass(slots=True)
@@ -61,7 +63,7 @@ class Line:
         total = sqrt(sigma * sigma + self.spread(x) ** 2)
         surprise = (y - expected) / total
         said = "sample"
-        if self._has_shifted(surprise, log(max(y, 1e-9) / max(expected, 1e-9))):
+        if self._has_shifted(x, surprise, log(max(y, 1e-9) / max(expected, 1e-9))):
             said = "shift"
         elif abs(surprise) > OUTLIER:
             said = "outlier"
@@ -75,7 +77,7 @@ class Line:
         self.at = now
         return said
 
-    def _has_shifted(self, surprise: float, log_ratio: float) -> bool:
+    def _has_shifted(self, x: float, surprise: float, log_ratio: float) -> bool:
         """Whether the last samples agree that everything became slower or faster; the line is scaled then."""
         self.recent.append((max(-OUTLIER, min(OUTLIER, surprise)), log_ratio))
         del self.recent[:-DRIFT_OVER]
@@ -86,7 +88,7 @@ class Line:
             return False
         self.shifts += 1
         ratios = sorted([ratio for _, ratio in self.recent[-SHIFT_AFTER:]])
-        self._widen(exp(ratios[len(ratios) // 2]))
+        self._widen(x, exp(ratios[len(ratios) // 2]))
         self.recent.clear()
         self.surprises = 0
         return True
@@ -112,17 +114,24 @@ class Line:
         if self.at is not None and now > self.at:
             keep *= 0.5 ** ((now - self.at) / self.half_life_s)
         grow = 1.0 / max(keep, 0.05)
-        # Bounded by the prior's own width, or idle hours would forget without end.
-        if self.spread(1.0) < max(self.p + self.q, 1e-9):
+        # Each part only up to its own width, or what no sample speaks of (the slope, while all prompts are short; all
+        # of it, in idle hours) would be forgotten without end.
+        if self.pp < (WIDEST * self.p) ** 2:
             self.pp *= grow
-            self.pq *= grow
+        if self.qq < (WIDEST * self.q) ** 2:
             self.qq *= grow
+        most = 0.99 * sqrt(self.pp * self.qq)
+        self.pq = max(-most, min(most, self.pq * grow))
         self.samples *= keep
 
-    def _widen(self, ratio: float) -> None:
-        """Everything became slower or faster by about `ratio`: believe that, and be unsure again."""
+    def _widen(self, x: float, ratio: float) -> None:
+        """Everything became slower or faster by about `ratio`: believe that, and be unsure again.
+
+        The slope goes along only where it had a part in what was seen: a short prompt says nothing about prefill.
+        """
+        if self.q * x >= SLOPE_SPEAKS * self.predict(x):
+            self.q *= ratio
         self.p *= ratio
-        self.q *= ratio
         self.pp = max(self.pp, (0.3 * self.p) ** 2)
         self.qq = max(self.qq, (0.3 * self.q) ** 2)
         self.pq = 0.0

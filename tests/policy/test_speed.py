@@ -183,3 +183,15 @@ def test_a_sibling_that_learns_about_the_host_changes_this_prediction_too() -> N
     before = one.predict(0.0).contention
     other.observe_decode(1.0, 100, 100 * 0.05, 1.0, 1.0)
     assert one.predict(1.0).contention != before
+
+
+def test_short_prompts_say_nothing_about_the_prefill_rate() -> None:
+    dice = random.Random(3)
+    model = SpeedModel()
+    for number in range(200):
+        prompt = dice.randrange(10, 60)
+        ttft = 0.8 if number == 0 else (0.035 + prompt / 3000) * dice.gauss(1, 0.1)  # the first compiles something
+        model.observe_first_token(3.0 * number, ttft, prompt, 0, 0, 0)
+    found = model.estimates(600.0)["prefill_rate"]
+    assert abs(found.value - 3000) < 3 * found.spread
+    assert found.value > 1000
