@@ -142,7 +142,7 @@ class Exchange:
         front.fleet.budget.call()
         while True:
             try:
-                choice = await front.choose(self, self.facts)
+                choice = await front.dispatch.choose(self, self.facts)
             except NoBackend as nobody:
                 # Nobody is left: what the last attempt met says more than that.
                 self._give_up(self.last_fault or nobody)

@@ -8,13 +8,13 @@ import hmac
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from router import continuation, headers, samples
 from router.backend import Backend, Lease
 from router.continuation import Spliced
-from router.errors import BackendFault, ClientFault, FailureKind, NoBackend, Overloaded, RouterError
+from router.dispatch import Dispatch
+from router.errors import BackendFault, ClientFault, FailureKind, RouterError
 from router.events import Bus, CallEnded, Notice
 from router.exchange import Exchange
 from router.fleet import Fleet
@@ -24,43 +24,15 @@ from router.openai.call import Call, edit
 from router.openai.errors import ErrorKind
 from router.openai.routes import MethodNotAllowed, Route, RouteKind, StreamTable, match, path_id
 from router.openai.stream import EventStream
-from router.policy import choose as policy
-from router.policy.admit import Admit, Shed, admit
-from router.policy.facts import CallFacts, Candidate, Choice, Health, Intent, RoutingLimits
+from router.policy.facts import CallFacts, Health, Intent
 from router.policy.lengths import LengthModel
 from router.policy.prefix import hashes
-from router.waiting import Expired, Waiting
 from router.wire.head import Header, RequestHead
 from router.wire.relay import Relay
 from router.wire.server import ClientConnection, Request
 
 JSON: Header = (b"content-type", b"application/json")
 TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
-_SESSIONS = 20_000
-
-
-@dataclass(slots=True)
-class Decision:
-    """What was decided for one attempt of a call, kept for `router explain`."""
-
-    at: float  # loop time
-    facts: CallFacts
-    limits: RoutingLimits
-    rows: list[samples.Row]  # the candidates' fields: cheaper to keep than candidates
-    choice: Choice | None
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """The candidates as they were."""
-        return [Candidate(*row) for row in self.rows]
-
-
-@dataclass(slots=True)
-class Explained:
-    """A recent call: its decisions as they were taken, and how it ended."""
-
-    decisions: list[Decision] = field(default_factory=list)
-    ended: CallEnded | None = None
 
 
 class Front:
@@ -82,12 +54,10 @@ class Front:
         self.loop = loop
         self.clock = loop.time
         self.wall = wall
-        self.draw = draw
         self.version = version
         self.open: set[Exchange] = set()
         self.ready = False  # the fleet file is in force and we are not shutting down
         self.lengths: dict[str, LengthModel] = {}
-        self.explained: OrderedDict[str, Explained] = OrderedDict()
         self.recent: deque[CallEnded] = deque(maxlen=500)
         self.on_look_again: Callable[[Backend], object] | None = None
         self.on_fingerprint: Callable[[Backend, str], None] | None = None
@@ -97,18 +67,14 @@ class Front:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._responses: OrderedDict[str, str] = OrderedDict()
-        self._sessions: OrderedDict[str, str] = OrderedDict()
         self._keys: frozenset[bytes] = frozenset()
         self._origins: frozenset[bytes] = frozenset()
         self._listing: dict[str, dict[str, Any]] | None = None
         self._prefix = os.urandom(6).hex()
         self._count = 0
-        self.waiting = Waiting(
-            loop, lambda model: fleet.model_settings(model).queue_length, lambda: fleet.config.limits.queue_total
-        )
+        self.dispatch = Dispatch(fleet, loop, draw)
         self._idle: asyncio.Future[None] | None = None
         fleet.listeners.append(self._models_changed)
-        fleet.on_free = self._freed
 
     # --- config ---
 
@@ -269,7 +235,7 @@ class Front:
 
     def _models_changed(self) -> None:
         self._listing = None
-        self._freed("")
+        self.dispatch.freed("")
 
     def _usable(self, backend: Backend) -> bool:
         return backend.intent is Intent.ACTIVE and backend.health.health in (
@@ -326,152 +292,6 @@ class Front:
             needs=call.needs | _ROUTE_NEEDS.get(exchange.route.kind, _NOTHING),
             pinned=pinned,
         )
-
-    async def choose(self, exchange: Exchange, facts: CallFacts) -> Choice:
-        """A backend for the next attempt; waits in the model's queue where everybody is full or still loading.
-
-        Raises:
-            NoBackend: nobody can take it, with the reason for each.
-            Overloaded: there is no room to wait, or the wait took too long.
-        """
-        waited_from: float | None = None
-        woken = False
-        while True:
-            choice, reasons = self._admitted(exchange, facts, woken)
-            if choice is not None:
-                if waited_from is not None:
-                    exchange.queued_s += self.clock() - waited_from
-                    self.waiting.decided(exchange, facts.model)
-                return choice
-            now = self.clock()
-            waited_from = waited_from if waited_from is not None else now
-            deadline = waited_from + self.fleet.config.timeouts.queue_s
-            try:
-                if not self._worth_waiting(exchange, facts):
-                    raise Expired
-                await self.waiting.wait(exchange, facts, exchange.client.address, deadline)
-                woken = True
-            except Expired:
-                raise self._nobody(facts, reasons) from None
-            finally:
-                exchange.queued_s = self.clock() - waited_from
-                if not woken:
-                    self.waiting.decided(exchange, facts.model)
-
-    def _admitted(self, exchange: Exchange, facts: CallFacts, woken: bool) -> tuple[Choice | None, dict[str, str]]:
-        """A choice, or nothing where the call has to wait: behind those who wait already, or for a free place."""
-        queued = 0 if woken else self.waiting.queued(facts.model)
-        candidates = self.fleet.candidates(facts, exchange.tried)
-        verdict = admit(facts, candidates, queued, self.fleet.model_settings(facts.model).queue_length)
-        if isinstance(verdict, Admit):
-            return self._decide(exchange, facts, candidates)
-        if isinstance(verdict, Shed):
-            raise Overloaded(
-                verdict.reason,
-                status=429,
-                code="queue_full",
-                retry_after_s=self.waiting.retry_after_s(facts.model),
-            )
-        return None, {one.name: one.barred or "full" for one in candidates}
-
-    def _decide(
-        self, exchange: Exchange, facts: CallFacts, candidates: list[Candidate]
-    ) -> tuple[Choice | None, dict[str, str]]:
-        fleet = self.fleet
-        settings = fleet.model_settings(facts.model)
-        if exchange.session is not None and settings.sticky:
-            last = self._sessions.get(exchange.session)
-            for one in candidates:
-                one.sticky = one.name == last
-        else:
-            for one in candidates:
-                one.sticky = False
-        limits = RoutingLimits(
-            policy=settings.policy or "predictive",
-            exploration=0.0 if fleet.passive else fleet.config.routing.exploration,
-            slo_ttft_s=settings.slo_ttft_s,
-            slo_tpot_s=settings.slo_tpot_s,
-            sticky=bool(settings.sticky),
-        )
-        result = policy.choose(facts, candidates, limits, self.draw())
-        choice = result if isinstance(result, Choice) else None
-        self._keep_decision(exchange, facts, limits, candidates, choice)
-        if choice is not None:
-            if exchange.session is not None:
-                self._sessions[exchange.session] = choice.name
-                self._sessions.move_to_end(exchange.session)
-                if len(self._sessions) > _SESSIONS:
-                    self._sessions.popitem(last=False)
-            return choice, {}
-        return None, {one.name: one.barred or "full" for one in candidates}
-
-    def _keep_decision(
-        self,
-        exchange: Exchange,
-        facts: CallFacts,
-        limits: RoutingLimits,
-        candidates: list[Candidate],
-        choice: Choice | None,
-    ) -> None:
-        size = self.fleet.config.limits.explain_calls
-        if not size:
-            return
-        kept = self.explained.get(exchange.request_id)
-        if kept is None:
-            kept = self.explained[exchange.request_id] = Explained()
-            if len(self.explained) > size:
-                self.explained.popitem(last=False)
-        if len(kept.decisions) < 16:
-            rows = [samples.row_of(one) for one in candidates]
-            kept.decisions.append(Decision(self.clock(), facts, limits, rows, choice))
-
-    def _worth_waiting(self, exchange: Exchange, facts: CallFacts) -> bool:
-        """Somebody who could take it is only full, or still loading."""
-        if facts.model not in self.fleet.pools:
-            return any(backend.health.health is Health.STARTING for backend in self.fleet.backends.values())
-        for backend in self.fleet.pools.get(facts.model, ()):
-            if backend.name in exchange.tried or backend.intent is not Intent.ACTIVE:
-                continue
-            if facts.pinned is not None and backend.name != facts.pinned:
-                continue
-            if backend.health.health in (Health.HEALTHY, Health.SUSPECT, Health.PROBATION, Health.STARTING):
-                return True
-        return False
-
-    def _nobody(self, facts: CallFacts, reasons: dict[str, str]) -> RouterError:
-        fleet = self.fleet
-        loading = [
-            backend
-            for backend in fleet.pools.get(facts.model) or fleet.backends.values()
-            if backend.health.health is Health.STARTING and backend.loading_since is not None
-        ]
-        if loading:
-            backend = loading[0]
-            since = self.clock() - (backend.loading_since or 0.0)
-            eta = backend.load_eta_s
-            about = f", about {since / 60:.0f} of {eta / 60:.0f} min" if eta else f", for {since / 60:.0f} min now"
-            retry = max(10.0, eta - since) if eta else 60.0
-            return NoBackend(
-                f"{facts.model} is loading on {backend.name}{about}",
-                code="model_loading",
-                retry_after_s=min(retry, 600),
-            )
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "it has no backend"
-        return NoBackend(f"no backend can take {facts.model} now ({listed})", retry_after_s=10)
-
-    def _freed(self, name: str) -> None:
-        """A lease ended, or a backend's state changed: whoever waits for one of its models tries again."""
-        if self.waiting.total:
-            backend = self.fleet.backends.get(name)
-            self.waiting.wake(tuple(backend.serving) if backend is not None else self.waiting.models)
-
-    def queued(self) -> int:
-        """Calls waiting in the router."""
-        return self.waiting.total
-
-    def queued_by_model(self) -> dict[str, int]:
-        """Calls waiting, by model; every served model has an entry."""
-        return dict.fromkeys(self.fleet.pools, 0) | self.waiting.by_model()
 
     def body_for(self, exchange: Exchange, call: Call, backend: Backend) -> bytes:
         """The request's body for this backend: the original bytes with named edits, or a continuation's."""
@@ -570,9 +390,7 @@ class Front:
         self.open.discard(exchange)
         if not self.open and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-        kept = self.explained.get(exchange.request_id)
-        if kept is not None:
-            kept.ended = event
+        self.dispatch.ended(exchange.request_id, event)
         self.recent.append(event)
         if self.on_end is not None:
             self.on_end(exchange, event)
@@ -580,9 +398,7 @@ class Front:
 
     def sweep(self, now: float) -> None:
         """Look at every open call's deadlines, and at those who wait."""
-        if self.waiting.total:
-            self.waiting.expire(now)
-            self.waiting.wake(self.waiting.models)
+        self.dispatch.sweep(now)
         for exchange in tuple(self.open):
             exchange.sweep(now)
             if exchange.emitted is not None:

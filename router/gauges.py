@@ -24,7 +24,7 @@ def snapshot_of(app: App) -> Snapshot:
     return Snapshot(
         backends=tuple(_backend(backend) for backend in fleet.backends.values()),
         usable={model: sum(fleet.can_serve(backend, model) for backend in pool) for model, pool in fleet.pools.items()},
-        queued=app.front.queued_by_model(),
+        queued=app.front.dispatch.queued_by_model(),
         connections={
             "client": len(app.server.connections),
             "backend": sum(len(backend.pool.open) for backend in fleet.backends.values()),

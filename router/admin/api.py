@@ -89,7 +89,7 @@ def _add_views(api: FastAPI, app: App, series: Series) -> None:
 
     @api.get("/api/explain/{request_id}")
     async def explain(request_id: str) -> Response:
-        kept = app.front.explained.get(request_id)
+        kept = app.front.dispatch.explained.get(request_id)
         if kept is None:
             raise ClientFault(
                 f"call {request_id} is not remembered: only the newest "

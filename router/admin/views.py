@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from router.backend import Backend, Serving
+from router.dispatch import Decision, Explained
 from router.events import CallEnded
-from router.front import Decision, Explained
 from router.policy import choose
 from router.policy.facts import Health
 
@@ -26,7 +26,7 @@ def status(app: App) -> dict[str, Any]:
         "passive": fleet.passive,
         "generation": fleet.generation,
         "calls_open": len(app.front.open),
-        "queued": app.front.queued(),
+        "queued": app.front.dispatch.queued(),
         "history_ok": app.history_ok,
         "backends": [backend_view(app, backend) for backend in fleet.backends.values()],
         "leaving": [{"name": one.name, "in_flight": one.in_flight} for one in fleet.leaving],
@@ -93,7 +93,7 @@ def model_view(app: App, model: str) -> dict[str, Any]:
         "backends": [backend.name for backend in pool],
         "usable": [backend.name for backend in pool if fleet.can_serve(backend, model)],
         "policy": fleet.model_settings(model).policy,
-        "queued": app.front.queued_by_model().get(model, 0),
+        "queued": app.front.dispatch.queued_by_model().get(model, 0),
     }
 
 

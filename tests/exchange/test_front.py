@@ -241,10 +241,10 @@ async def test_calls_wait_for_a_place_interactive_first_and_leave_with_their_cli
     world.chat(leaver, stream=False)
     interactive = world.chat(stream=False, user="me")
     await asyncio.sleep(0.1)
-    assert world.app.front.queued() == 3
+    assert world.app.front.dispatch.queued() == 3
     leaver.leave()
     await asyncio.sleep(0.1)
-    assert world.app.front.queued() == 2
+    assert world.app.front.dispatch.queued() == 2
     running.chat("first")
     second = await spark.call()
     assert second.json.get("user") == "me"
@@ -252,7 +252,7 @@ async def test_calls_wait_for_a_place_interactive_first_and_leave_with_their_cli
     (await spark.call()).chat("third")
     for answer in (first, interactive, background):
         assert (await answer.whole()).status == 200
-    assert world.app.front.queued() == 0
+    assert world.app.front.dispatch.queued() == 0
     world.assert_idle()
 
 
