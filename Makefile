@@ -18,7 +18,7 @@ test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: eve
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m "not real and not slow" --cov
+	$(BIN)/pytest -m "not real and not slow" $(COVERAGE)
 
 fix: $(VENV)/.ready ## format and mend what ruff can
 	$(BIN)/ruff format $(CHECKED)

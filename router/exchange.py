@@ -187,7 +187,7 @@ class Exchange:
                 while relay.mode is Mode.COMMITTED:
                     await relay.wait()
                 if relay.mode is Mode.FAILED:
-                    raise self._fault(backend, relay, Phase.COMMITTED)
+                    self._end_whole_or_raise(backend, relay)
                 self.client.finish()
             self._take_answer(backend, relay)
         except BackendFault as fault:
@@ -307,6 +307,21 @@ class Exchange:
         self.front.keep_for_continuation(self, relay)
         relay.commit()
         return False
+
+    def _end_whole_or_raise(self, backend: Backend, relay: Relay) -> None:
+        """A stream that broke after its terminal events is an answer all the same: the client has every word of it.
+
+        Raises:
+            BackendFault: something that the client waits for is missing.
+        """
+        fault = self._fault(backend, relay, Phase.COMMITTED)
+        stream, call = self.stream, self.call
+        whole = stream is not None and stream.finished and fault.kind is not FailureKind.ERROR_EVENT
+        if not whole or stream is None or call is None or (call.include_usage and stream.usage is None):
+            raise fault
+        self.front.fleet.observe(backend, Evidence.CALL_FAILED, fault.message)
+        if call.table is not None and call.table.has_done and not stream.done:
+            self.client.write(b"data: [DONE]\n\n")
 
     def _take_answer(self, backend: Backend, relay: Relay) -> None:
         """Remember what a whole stream said of itself."""
