@@ -12,7 +12,6 @@ from router.openai.resume import Splice, can_resume, resume_body, seam_text
 from router.openai.stream import EventStream, Folded, fold
 from router.openai.usage import Usage
 
-FOLD_PIECES = 64  # forwarded pieces before they are folded into text
 KEEP_AT_MOST = 64 * 1024  # characters of text; a longer answer can no longer be continued
 
 
@@ -78,10 +77,10 @@ class Emitted:
         """How much text the client has."""
         return len(self.folded.text)
 
-    def fold_if_many(self) -> None:
-        """Fold what was forwarded, once there is enough of it for that to be worth a look."""
-        if len(self.pieces) >= FOLD_PIECES:
-            self.fold()
+    @property
+    def unfolded(self) -> int:
+        """Forwarded pieces that are not folded yet."""
+        return len(self.pieces)
 
     def fold(self) -> None:
         """Fold what was forwarded since the last time into text."""
