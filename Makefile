@@ -52,8 +52,7 @@ ui-test: $(VENV)/.ready ## the dashboard in a real Chromium (apt-get install chr
 	$(BIN)/pytest tests/ui -rs $(ARGS)
 
 quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told from rounding
-	@mkdir -p docs/images
-	$(BIN)/python -m tests.study.quality_study docs/images/quality-study.svg
+	$(BIN)/python -m tests.study.quality_study docs/img/detection-delay.svg
 
 routing-study: $(VENV)/.ready ## every policy beside an oracle on replayed traces (10 minutes or more; ARGS=--quick)
 	$(BIN)/python -m tests.study.routing_study $(ARGS)

