@@ -150,8 +150,6 @@ class ModelConfig(Section):
     """Promised seconds to the first content; counted as goodput and kept where possible. Default: no promise."""
     slo_tpot_s: Positive | None = None
     """Promised seconds per output token. Default: no promise."""
-    max_in_flight: Count | None = None
-    """Most calls of this model in flight at once over all backends, in calls. Default: no limit."""
     queue_length: CountOrNone = 64
     """Most calls of this model that wait in the router, in calls; the next one gets 429."""
     flags: Flags | None = None

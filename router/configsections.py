@@ -69,8 +69,6 @@ class Limits(Section):
     """Bytes of all request bodies held at once; beyond it 503."""
     held_answer_bytes: Annotated[Bytes, Field(ge=0)] = 2**20
     """Bytes of a JSON answer held whole before it is sent, so that half an answer can be retried."""
-    held_event_bytes: Annotated[Bytes, Field(ge=1024)] = 64 * 2**10
-    """Bytes of an unfinished event held back; a longer one passes through and ends the chance to continue."""
     pipelined_bytes: Annotated[Bytes, Field(ge=0)] = 64 * 2**10
     """Bytes kept of a client's next request while its call is open."""
     connections: Count = 8192
@@ -138,8 +136,6 @@ class RoutingConfig(Section):
     """Keep a conversation on its backend while the load allows."""
     exploration: Annotated[float, Field(ge=0, le=0.2)] = 0.02
     """Share of calls sent to a backend of which too little is known."""
-    off_on_shared_host: bool = True
-    """No exploration between backends that share a host: each would slow the other."""
 
 
 class QualityConfig(Section):
@@ -147,10 +143,6 @@ class QualityConfig(Section):
 
     canary: bool = True
     """Ask known questions and score the answers."""
-    alpha_per_week: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Chance of a false flag per backend and week."""
-    delta: Positive = 0.03
-    """Smallest distance worth a flag, in nats per token against a trusted build."""
     budget_share: Share = 0.01
     """Share of a backend's time that canaries may take."""
     quick_s: Positive = 60.0

@@ -276,7 +276,7 @@ def test_references_cannot_blow_a_small_file_up() -> None:
         ("notify: {url: ntfy.sh/topic}", "http:// or https://"),
         ("retry: {burst: true}", "a number, not true"),
         ("retry: {max_attempts: 0}", "at least 1"),
-        ("quality: {alpha_per_week: 1}", "less than 1"),
+        ("quality: {budget_share: 2}", "must be at most 1"),
         ("timeouts:", "fields below it"),
     ],
 )
