@@ -87,6 +87,17 @@ class ClientFault(RouterError):
     type = "invalid_request_error"
 
 
+class MethodNotAllowed(ClientFault):
+    """405: the path exists, the method does not; `allow` goes into the Allow header."""
+
+    default_status = 405
+    default_code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allow: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not possible on {path}; use {' or '.join(allow)}.")
+        self.allow = allow
+
+
 class Overloaded(RouterError):
     """We, or every backend that could answer, are full: try later (429 or 503 with Retry-After)."""
 

@@ -28,7 +28,7 @@ from router.policy.facts import CallFacts, Choice
 from router.policy.health import Evidence
 from router.policy.retry import Remedy
 from router.wire.head import ResponseHead, header_lines
-from router.wire.relay import Mode, Observer, Relay
+from router.wire.relay import COMMITTED, ENDED, FAILED, WAITING, Observer, Relay
 from router.wire.server import ClientConnection, Request
 
 if TYPE_CHECKING:
@@ -184,9 +184,9 @@ class Exchange:
             await self._ask(backend, relay, front.body_for(self, call, backend))
             self._judge(backend, relay)
             if not self._commit(backend, relay):
-                while relay.mode is Mode.COMMITTED:
+                while relay.mode is COMMITTED:
                     await relay.wait()
-                if relay.mode is Mode.FAILED:
+                if relay.mode is FAILED:
                     self._end_whole_or_raise(backend, relay)
                 self.client.finish()
             self._take_answer(backend, relay)
@@ -225,13 +225,13 @@ class Exchange:
                 connection = await pool.connect()
             relay.begin(connection)
             connection.send(head, body, relay)
-            while relay.mode is Mode.WAITING:
+            while relay.mode is WAITING:
                 await relay.wait()
             stale = may_be_stale and relay.failed_with(FailureKind.RESET) and not connection.answered
             if not stale:
                 break
             connection, may_be_stale = None, False
-        if relay.mode is Mode.FAILED:
+        if relay.mode is FAILED:
             raise self._fault(backend, relay, Phase.SENT if relay.head is None else Phase.HEAD)
 
     def _observe(self, head: ResponseHead, backend: Backend) -> Observer | None:
@@ -299,7 +299,7 @@ class Exchange:
                 head, self.request_id, backend.name, backend.kernel, len(self.attempts) + 1
             ) + header_lines(self.front.cors(self.request.head))
             if relay.whole and relay.observer is None:
-                relay.mode = Mode.ENDED
+                relay.mode = ENDED
                 self._first_content(self._clock())
                 client.respond(head.status, answer, relay.body())
                 return True
@@ -453,7 +453,7 @@ class Exchange:
                 relay.fail(FailureKind.FIRST_BYTE_TIMEOUT, f"sent no token within {timeouts.first_byte_s:g} s")
             elif relay.content_at is not None and silent > timeouts.inter_chunk_s:
                 relay.fail(FailureKind.INTER_CHUNK_TIMEOUT, f"sent nothing for {timeouts.inter_chunk_s:g} s")
-        if self.call is not None and self.call.stream and (relay is None or relay.mode is Mode.WAITING):
+        if self.call is not None and self.call.stream and (relay is None or relay.mode is WAITING):
             self._comment(now, timeouts.waiting_comment_s)
 
     def _comment(self, now: float, every_s: float) -> None:

@@ -14,7 +14,7 @@ from router import continuation, headers, samples
 from router.backend import Backend, Lease
 from router.continuation import Spliced
 from router.dispatch import Dispatch
-from router.errors import BackendFault, ClientFault, FailureKind, RouterError
+from router.errors import BackendFault, ClientFault, FailureKind, MethodNotAllowed, RouterError
 from router.events import Bus, CallEnded, Notice
 from router.exchange import Exchange
 from router.fleet import Fleet
@@ -22,7 +22,7 @@ from router.openai import errors as shapes
 from router.openai import models as listing
 from router.openai.call import Call, edit
 from router.openai.errors import ErrorKind
-from router.openai.routes import MethodNotAllowed, Route, RouteKind, StreamTable, match, path_id
+from router.openai.routes import Route, RouteKind, StreamTable, match, path_id
 from router.openai.stream import EventStream
 from router.policy.facts import CallFacts, Health, Intent
 from router.policy.lengths import LengthModel

@@ -10,7 +10,7 @@ from router.errors import BackendFault
 from router.openai.call import Call
 from router.openai.errors import ErrorKind
 from router.policy.facts import Candidate
-from router.wire.relay import Mode, Relay
+from router.wire.relay import ENDED, Relay
 
 if TYPE_CHECKING:
     from router.exchange import Exchange
@@ -21,7 +21,7 @@ _SHORTEST_DECODE = 8  # tokens; fewer say more about jitter than about speed
 
 def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: BackendFault | None) -> None:
     """Learn from one attempt. Only an answer that came to its end says anything about speed or lengths."""
-    if failure is not None or relay.mode is not Mode.ENDED:
+    if failure is not None or relay.mode is not ENDED:
         return
     front.fleet.call_went_well(lease.backend)
     usage, facts = exchange.usage, exchange.facts

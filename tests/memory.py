@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from router.wire.client import Address
+from router.wire.client import Address, BackendConnection
 
 
 class MemoryTransport(asyncio.Transport):
@@ -88,7 +88,7 @@ class MemoryTransport(asyncio.Transport):
         if self._closing:
             return
         protocol = self._protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
+        if isinstance(protocol, asyncio.BufferedProtocol | BackendConnection):
             while data and not self._closing:
                 buffer = memoryview(cast(Any, protocol.get_buffer(-1)))
                 size = min(len(buffer), len(data))

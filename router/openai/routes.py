@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote
 
-from router.errors import ClientFault
+from router.errors import ClientFault, MethodNotAllowed
 
 
 class RouteKind(StrEnum):
@@ -160,17 +160,6 @@ class Route:
     needs_model: bool = True
 
 
-class MethodNotAllowed(ClientFault):
-    """405: the path exists, the method does not; `allow` goes into the Allow header."""
-
-    default_status = 405
-    default_code = "method_not_allowed"
-
-    def __init__(self, method: str, route: Route) -> None:
-        super().__init__(f"{method} is not possible on {route.name}; use {' or '.join(route.methods)}.")
-        self.allow = route.methods
-
-
 def _local(name: str, kind: RouteKind, methods: tuple[str, ...] = ("GET", "HEAD")) -> Route:
     return Route(name, kind, methods, body="none", local=True, needs_model=False)
 
@@ -235,7 +224,7 @@ def match(method: str, target: str) -> Route:
     if route is None:
         raise ClientFault(f"Unknown request URL: {method} {_shown(path)}.", status=404, code="unknown_url")
     if method not in route.methods:
-        raise MethodNotAllowed(_shown(method), route)
+        raise MethodNotAllowed(_shown(method), route.name, route.methods)
     return route
 
 

@@ -122,8 +122,12 @@ class EventStream(Reading):
                 self._head = self._learned = _NEVER
                 return b"".join(passed)
         self._held = self._kept(buffer[at:], passed)
-        self._head = self._learned if not self._held and self._long is None else _NEVER
+        self._settle()
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def _settle(self) -> None:
+        """The shortcut is open only while no part of an event is held or passes by."""
+        self._head = self._learned if not self._held and self._long is None else _NEVER
 
     def _kept(self, rest: bytes, passed: list[bytes]) -> bytes:
         """Return what is held of an incomplete event: all of it, or nothing where it has grown too long to hold."""

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -88,11 +88,19 @@ class _BadFraming(Exception):
     """A head that does not say, or says twice, where its body ends."""
 
 
-class BackendConnection(asyncio.BufferedProtocol):
+_BUFFER = memoryview(bytearray(READ_BYTES))
+"""What every connection reads into: each read is parsed before the next begins, and its size bounds what a single read
+can bring a slow client."""
+
+
+_CLOSE: Final = Framing.CLOSE  # bound once: before Python 3.12, `Framing.CLOSE` is a function call
+
+
+class BackendConnection:
     """One connection to a backend.
 
-    Reads go into one buffer that all connections of a loop share: each read is parsed before the next begins, and its
-    size bounds what a single read can bring a slow client.
+    An `asyncio.BufferedProtocol` by its methods alone, as uvloop tells it; to a loop that asks for the base class it is
+    a plain `asyncio.Protocol`. A base from outside would cost a compiled build its fast fields.
     """
 
     __slots__ = (
@@ -109,8 +117,6 @@ class BackendConnection(asyncio.BufferedProtocol):
         "_transport",
         "answered",
     )
-    _buffer = memoryview(bytearray(READ_BYTES))
-
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -171,17 +177,25 @@ class BackendConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to read to."""
-        return self._buffer
+        return _BUFFER
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer have come, from a loop that brings its own."""
+        self._received(data)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes of an answer have come."""
+        self._received(_BUFFER[:nbytes])
+
+    def _received(self, data: bytes | memoryview) -> None:
+        nbytes = len(data)
         sink = self._sink
         if sink is None:
             self._transport.abort()  # nobody asked: an answer out of turn must not meet the next call
             return
         self.answered += nbytes
         try:
-            self._parser.feed_data(self._buffer[:nbytes])
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._fail(FailureKind.BAD_FRAMING, "answered with a protocol upgrade that nobody asked for")
             return
@@ -219,7 +233,7 @@ class BackendConnection(asyncio.BufferedProtocol):
         if sink is None:
             return
         head = self._head
-        if head is not None and head.framing is Framing.CLOSE and exc is None:
+        if head is not None and head.framing is _CLOSE and exc is None:
             self._sink = None
             sink.on_end()
         elif head is not None:
@@ -258,7 +272,7 @@ class BackendConnection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """llhttp: the message is whole, unless it was a 1xx or a body that ends with the connection."""
-        if self._head is not None and self._head.framing is not Framing.CLOSE:
+        if self._head is not None and self._head.framing is not _CLOSE:
             self._complete = True
 
     def on_message_begin(self) -> None:
@@ -285,7 +299,7 @@ class BackendConnection(asyncio.BufferedProtocol):
 
 def _judge_response(status: int, headers: list[Header], keep_alive: bool) -> ResponseHead:
     length: int | None = None
-    framing = Framing.CLOSE
+    framing = _CLOSE
     for name, value in headers:
         if name == b"content-length":
             length = int(value)
@@ -296,7 +310,7 @@ def _judge_response(status: int, headers: list[Header], keep_alive: bool) -> Res
             framing = Framing.CHUNKED
     if status in (204, 304):
         framing, length = Framing.NONE, None
-    return ResponseHead(status, headers, framing, length, keep_alive and framing is not Framing.CLOSE)
+    return ResponseHead(status, headers, framing, length, keep_alive and framing is not _CLOSE)
 
 
 @dataclass(slots=True, eq=False)
@@ -338,7 +352,7 @@ class Pool:
         """
         try:
             async with asyncio.timeout(self.connect_s):
-                return cast(BackendConnection, await self.dial(lambda: BackendConnection(self), self.address))
+                return cast(BackendConnection, await self.dial(self._protocol, self.address))
         except TimeoutError:
             kind, detail = FailureKind.CONNECT_TIMEOUT, f"did not accept a connection within {self.connect_s:g} s"
         except ConnectionRefusedError:
@@ -357,6 +371,9 @@ class Pool:
             kind = FailureKind.REFUSED if refused else FailureKind.UNREACHABLE
             detail = "refused the connection" if refused else f"cannot be reached: {exc.strerror or exc}"
         raise BackendFault(f"{self.name} at {self.address} {detail}", backend=self.name, kind=kind, phase=Phase.CONNECT)
+
+    def _protocol(self) -> asyncio.BufferedProtocol:
+        return cast(asyncio.BufferedProtocol, BackendConnection(self))
 
     def keep(self, connection: BackendConnection) -> None:
         """An answer ended well: the connection may serve another call."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.errors import FailureKind
 from router.wire.client import BackendConnection
@@ -56,6 +56,14 @@ class Mode(Enum):
     COMMITTED = "committed"  # the client has bytes of it
     ENDED = "ended"
     FAILED = "failed"
+
+
+# Bound once: before Python 3.12, every `Mode.X` is a function call.
+WAITING: Final = Mode.WAITING
+READY: Final = Mode.READY
+COMMITTED: Final = Mode.COMMITTED
+ENDED: Final = Mode.ENDED
+FAILED: Final = Mode.FAILED
 
 
 class Relay:
@@ -106,7 +114,7 @@ class Relay:
         self.hold_bytes = hold_bytes
         self.head: ResponseHead | None = None
         self.observer: Observer | None = None
-        self.mode = Mode.WAITING
+        self.mode = WAITING
         self.held: list[bytes] = []
         self.held_bytes = 0
         self.whole = False  # the body has ended within what is held
@@ -120,13 +128,13 @@ class Relay:
     def begin(self, connection: BackendConnection) -> None:
         """A request goes out on this connection; its answer comes here."""
         self.connection = connection
-        self.mode = Mode.WAITING
+        self.mode = WAITING
         self.failure = None
         self.sent_at = self.last_at = self._clock()
 
     def failed_with(self, kind: FailureKind) -> bool:
         """Whether the answer failed, and in this way."""
-        return self.mode is Mode.FAILED and self.failure is not None and self.failure[0] is kind
+        return self.mode is FAILED and self.failure is not None and self.failure[0] is kind
 
     # --- the backend's side ---
 
@@ -142,19 +150,19 @@ class Relay:
         observer = self.observer
         if observer is not None:
             self._forward(observer, observer.feed(data))
-        elif self.mode is Mode.COMMITTED:
+        elif self.mode is COMMITTED:
             self.client.write(data)
         else:
             self._hold(data)
             if self.held_bytes > self.hold_bytes:
-                self._move(Mode.READY)
+                self._move(READY)
 
     def _forward(self, observer: Observer, out: bytes) -> None:
         if self.content_at is None and observer.has_content:
             self.content_at = self.last_at
             if self.on_content is not None:
                 self.on_content()
-        if self.mode is Mode.COMMITTED:
+        if self.mode is COMMITTED:
             if out:
                 self.client.write(out)
                 if self.kept is not None:
@@ -169,9 +177,9 @@ class Relay:
         elif observer.ended and not self.whole:
             self.whole = True
             self.drop()
-            self._move(Mode.ENDED if self.mode is Mode.COMMITTED else Mode.READY)
-        elif self.mode is Mode.WAITING and observer.committable:
-            self._move(Mode.READY)
+            self._move(ENDED if self.mode is COMMITTED else READY)
+        elif self.mode is WAITING and observer.committable:
+            self._move(READY)
 
     def _hold(self, data: bytes) -> None:
         self.held.append(data)
@@ -179,7 +187,7 @@ class Relay:
 
     def on_end(self) -> None:
         """The body is whole as far as its framing tells; an event stream may know better."""
-        if self.mode in (Mode.ENDED, Mode.FAILED):
+        if self.mode in (ENDED, FAILED):
             return
         self.connection = None
         self.whole = True
@@ -188,10 +196,10 @@ class Relay:
             self._forward(observer, observer.end())
             if self.failure is not None:
                 return
-        if self.mode is Mode.COMMITTED:
-            self._move(Mode.ENDED)
+        if self.mode is COMMITTED:
+            self._move(ENDED)
         else:
-            self._move(Mode.READY)
+            self._move(READY)
 
     def on_failure(self, kind: FailureKind, detail: str) -> None:
         """The backend's connection failed under the answer."""
@@ -202,11 +210,11 @@ class Relay:
 
     def fail(self, kind: FailureKind, detail: str) -> None:
         """Give this attempt up: by the backend's fault, a timeout, or a drain. The first reason stands."""
-        if self.mode in (Mode.ENDED, Mode.FAILED):
+        if self.mode in (ENDED, FAILED):
             return
         self.failure = (kind, detail)
         self.drop()
-        self._move(Mode.FAILED)
+        self._move(FAILED)
 
     def drop(self) -> None:
         """Close the backend's connection: that is how a vLLM is told to stop."""
@@ -216,7 +224,7 @@ class Relay:
 
     def commit(self) -> None:
         """The client has the head: write what is held, pass on what comes."""
-        if self.mode is Mode.FAILED:
+        if self.mode is FAILED:
             return
         held, self.held = self.held, []
         out = held[0] if len(held) == 1 else b"".join(held)
@@ -226,9 +234,9 @@ class Relay:
             self.kept.append(out)
             self.kept_bytes += len(out)
         if self.whole:
-            self.mode = Mode.ENDED
+            self.mode = ENDED
             return
-        self.mode = Mode.COMMITTED
+        self.mode = COMMITTED
         self.client.on_pause = self._pause
         self.client.on_resume = self._resume
         if self.client.paused:

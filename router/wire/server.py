@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
@@ -76,9 +76,9 @@ class Server:
     refused: int = 0  # connections turned away at the door
     closing: bool = False
 
-    def protocol(self) -> ClientConnection:
+    def protocol(self) -> asyncio.Protocol:
         """A factory for `loop.create_server`."""
-        return ClientConnection(self)
+        return cast(asyncio.Protocol, ClientConnection(self))
 
     def sweep(self, now: float) -> None:
         """End what has been too slow. To be called about once a second."""
@@ -99,8 +99,18 @@ class _State(Enum):
     CLOSED = "closed"
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client. The handler sees `head_sent`, `left`, `paused`, and sets the `on_*` callbacks for its call."""
+# Bound once: before Python 3.12, every `_State.X` is a function call.
+_IDLE: Final = _State.IDLE
+_READING: Final = _State.READING
+_CALL: Final = _State.CALL
+_CLOSED: Final = _State.CLOSED
+
+
+class ClientConnection:
+    """One client. The handler sees `head_sent`, `left`, `paused`, and sets the `on_*` callbacks for its call.
+
+    An `asyncio.Protocol` by its methods alone: a base class from outside would cost a compiled build its fast fields.
+    """
 
     __slots__ = (
         "_began_at",
@@ -152,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
         self.on_resume: Callable[[], None] | None = None
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._parser = httptools.HttpRequestParser(self)
-        self._state = _State.IDLE
+        self._state = _IDLE
         self._ready: deque[Request] = deque()
         self._pending: list[bytes] = []
         self._unparsed = 0
@@ -196,9 +206,9 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: parse them, or keep them while a call is open or earlier bytes wait."""
-        if self._state is _State.CALL or self._pending or self.paused:
+        if self._state is _CALL or self._pending or self.paused:
             self._keep(data)
-        elif self._state is not _State.CLOSED and not self._discard:
+        elif self._state is not _CLOSED and not self._discard:
             self._feed(data)
 
     def eof_received(self) -> bool:
@@ -216,7 +226,7 @@ class ClientConnection(asyncio.Protocol):
             server.per_address.pop(self.address, None)
         self._drop_body()
         self._pending.clear()
-        self._state = _State.CLOSED
+        self._state = _CLOSED
         self.left = True
         leave, self.on_leave = self.on_leave, None
         self.on_pause = self.on_resume = None
@@ -235,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
         self.paused = False
         if self.on_resume is not None:
             self.on_resume()
-        if self._state is not _State.CALL:
+        if self._state is not _CALL:
             self._resume_soon()
 
     # --- parsing ---
@@ -254,8 +264,8 @@ class ClientConnection(asyncio.Protocol):
         body_before = self._body_size
         if self._head is None:
             self._head_bytes += len(data)
-            if self._state is _State.IDLE:
-                self._state = _State.READING
+            if self._state is _IDLE:
+                self._state = _READING
                 self._waits_since = self._began_at = now
         else:
             self._waits_since = now
@@ -275,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
         if fault is not None:
             self._fault = fault
             self._discard = True
-        if self._ready and self._state is not _State.CALL and not self.paused:
+        if self._ready and self._state is not _CALL and not self.paused:
             self._next()
 
     def _parse(self, data: bytes) -> RouterError | None:
@@ -392,7 +402,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         request = self._ready.popleft()
-        self._state = _State.CALL
+        self._state = _CALL
         self.head_sent = False
         self.bytes_out = 0
         if not request.head.keep_alive or self.server.closing:
@@ -413,24 +423,24 @@ class ClientConnection(asyncio.Protocol):
         self.on_leave = self.on_pause = self.on_resume = None
         self.server.body_bytes -= self._held
         self._held = 0
-        if self._state is _State.CLOSED:
+        if self._state is _CLOSED:
             return
         self._waits_since = self._began_at = self.server.loop.time()
         if self._close_after or self._transport.is_closing():
             self._close()
             return
         if self._partial:
-            self._state = _State.READING
+            self._state = _READING
             head = self._head
             if head is not None and head.expects_continue and not (self._ready or self._body or self._fault):
                 self._transport.write(_CONTINUE)
         else:
-            self._state = _State.IDLE
+            self._state = _IDLE
         self._resume_soon()
 
     def _close(self) -> None:
         """Close once what was written is flushed; a client still sending what we refused gets to read why first."""
-        self._state = _State.CLOSED
+        self._state = _CLOSED
         if self._lingers and self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
         else:
@@ -442,7 +452,7 @@ class ClientConnection(asyncio.Protocol):
             self.server.loop.call_soon(self._resume)
 
     def _takes_more(self) -> bool:
-        return (self._state is _State.IDLE or self._state is _State.READING) and not self.paused
+        return (self._state is _IDLE or self._state is _READING) and not self.paused
 
     def _resume(self) -> None:
         if not self._takes_more():
@@ -526,18 +536,18 @@ class ClientConnection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Close now, or after the answer in progress."""
         self._close_after = True
-        if self._state is _State.IDLE:
-            self._state = _State.CLOSED
+        if self._state is _IDLE:
+            self._state = _CLOSED
             self._transport.close()
 
     def _refuse(self, fault: RouterError) -> None:
         self._close_after = self._discard = True
         self._drop_body()
         self._pending.clear()
-        if self._state is _State.CALL or self._state is _State.CLOSED:
+        if self._state is _CALL or self._state is _CLOSED:
             return
-        self._lingers = self._state is _State.READING
-        self._state = _State.CALL
+        self._lingers = self._state is _READING
+        self._state = _CALL
         self._chunked_out = True
         self._bodiless = self._partial and self._parser.get_method() == b"HEAD"
         self.head_sent = False
@@ -550,11 +560,11 @@ class ClientConnection(asyncio.Protocol):
         waited = now - self._waits_since
         if self.paused and waited > limits.slow_reader_s:
             self._transport.abort()
-        elif self._state is _State.IDLE and waited > limits.idle_s:
+        elif self._state is _IDLE and waited > limits.idle_s:
             self.close_when_idle()
-        elif self._state is _State.READING:
+        elif self._state is _READING:
             self._sweep_reading(now, waited)
-        elif self._state is _State.CLOSED and waited > (limits.linger_s if self._lingers else limits.slow_reader_s):
+        elif self._state is _CLOSED and waited > (limits.linger_s if self._lingers else limits.slow_reader_s):
             self._transport.abort()
 
     def _sweep_reading(self, now: float, waited: float) -> None:

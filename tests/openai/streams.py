@@ -2,8 +2,8 @@
 
 import json
 
-from router.openai.routes import CHAT_STREAM, COMPLETION_STREAM, MESSAGES_STREAM, RESPONSES_STREAM
-from router.openai.stream import EventStream
+from router.openai.routes import CHAT_STREAM, COMPLETION_STREAM, MESSAGES_STREAM, RESPONSES_STREAM, StreamTable
+from router.openai.stream import LEARN_LIMIT, EventStream
 
 DONE = b"data: [DONE]\n\n"
 TABLES = {
@@ -26,13 +26,11 @@ SEEN = (
 )
 
 
-class Unlearned(EventStream):
+def unlearned(table: StreamTable, *, choices: int = 1, strip_usage: bool = False) -> EventStream:
     """The same stream with the shortcut switched off: every event is parsed."""
-
-    __slots__ = ()
-
-    def _learn(self, event: bytes, field: str) -> None:
-        pass
+    stream = EventStream(table, choices=choices, strip_usage=strip_usage)
+    stream._learns = LEARN_LIMIT
+    return stream
 
 
 def seen(stream: EventStream) -> dict[str, object]:

@@ -1,7 +1,7 @@
 import pytest
 
-from router.errors import ClientFault
-from router.openai.routes import ALL_ROUTES, MODEL, RESPONSES_CANCEL, RESPONSES_GET, MethodNotAllowed, match, path_id
+from router.errors import ClientFault, MethodNotAllowed
+from router.openai.routes import ALL_ROUTES, MODEL, RESPONSES_CANCEL, RESPONSES_GET, match, path_id
 
 
 @pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)

@@ -14,12 +14,12 @@ from tests.openai.streams import (
     ROLE,
     STOP,
     TABLES,
-    Unlearned,
     choices_of,
     chunk,
     run,
     seen,
     typed,
+    unlearned,
 )
 
 # --- recorded streams ---
@@ -40,7 +40,7 @@ def test_recorded_streams_pass_unchanged_and_are_understood(server, name):
 @pytest.mark.parametrize(("server", "name"), RECORDED)
 def test_recorded_streams_are_seen_the_same_cut_at_every_byte(server, name):
     body = capture(server, name).body
-    whole = Unlearned(TABLES[name], choices=choices_of(name))
+    whole = unlearned(TABLES[name], choices=choices_of(name))
     run(whole, [body])
     single = EventStream(TABLES[name], choices=choices_of(name))
     assert run(single, [body[i : i + 1] for i in range(len(body))]) == body

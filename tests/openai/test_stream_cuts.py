@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from router.openai.routes import CHAT_STREAM, MESSAGES_STREAM, RESPONSES_STREAM
 from router.openai.splice import Splice
 from router.openai.stream import EventStream, fold
-from tests.openai.streams import DONE, ERROR, ROLE, STOP, Unlearned, chunk, run, seen, typed
+from tests.openai.streams import DONE, ERROR, ROLE, STOP, chunk, run, seen, typed, unlearned
 
 TEXTS = st.one_of(
     st.sampled_from(
@@ -91,7 +91,7 @@ def test_the_shortcut_sees_what_the_parser_sees_however_a_stream_is_cut(streamed
     events, raws, pieces = streamed
     quick = EventStream(CHAT_STREAM, strip_usage=strip)
     passed = run(quick, pieces)
-    parsed = Unlearned(CHAT_STREAM, strip_usage=strip)
+    parsed = unlearned(CHAT_STREAM, strip_usage=strip)
     assert run(parsed, [b"".join(raws)]) == passed
     assert seen(quick) == seen(parsed)
     assert passed == expected(events, raws, strip)
@@ -177,7 +177,7 @@ def test_responses_are_seen_the_same_however_they_are_cut(data, events, whole):
 
 def agree(data, table, events: list[bytes]) -> None:
     body = b"".join(events)
-    quick, parsed = EventStream(table), Unlearned(table)
+    quick, parsed = EventStream(table), unlearned(table)
     pieces = events if data.draw(st.booleans()) else cut(data.draw, body)
     assert run(quick, pieces) == run(parsed, [body]) == body
     assert seen(quick) == seen(parsed)
