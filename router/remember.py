@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from router.backend import Backend
 from router.events import Event, HealthChanged, IntentChanged
 from router.fleet import Fleet
 from router.history import History
-from router.history.rows import Build, Load, OperatorIntent, SpeedState
+from router.history.rows import BenchDay, Build, Load, OperatorIntent, SpeedState
 from router.policy.facts import Health, Intent
 from router.policy.speed import SpeedModel
 
 log = logging.getLogger(__name__)
 
+BENCH_WORKLOAD = "router bench"
 _LOADS = 5  # earlier loads that the expectation of the next one rests on
 
 
@@ -84,7 +86,7 @@ class Memory:
                 serving.speed = known
             elif changed:
                 serving.speed = serving.speed.as_prior()
-            elif not serving.speed.decode.samples:
+            elif not serving.speed.decode.samples and serving.speed.source not in ("bench", "history"):
                 serving.speed = SpeedModel.from_kernel_table(
                     backend.kernel, tuple(host.model for host in backend.hosts)
                 )
@@ -94,14 +96,32 @@ class Memory:
         if key in self._recalled:
             return None
         self._recalled.add(key)
-        rows = self._history.rows_now(SpeedState, backend=backend.name, model=model, build=backend.build)
-        if not rows:
-            return None
+        hosts = tuple(host.model for host in backend.hosts)
+        learned = self._history.rows_now(SpeedState, backend=backend.name, model=model, build=backend.build)
+        benches = self._history.rows_now(
+            BenchDay, backend=backend.name, model=model, build=backend.build, workload=BENCH_WORKLOAD
+        )
         try:
-            return SpeedModel.from_json(rows[-1].state, tuple(host.model for host in backend.hosts))
+            # What was learned after a bench began with it; before one, the bench knows better.
+            if benches and (not learned or benches[-1].at >= learned[-1].at):
+                return SpeedModel.from_bench(*_lines(benches[-1].figures), hosts)
+            return SpeedModel.from_json(learned[-1].state, hosts) if learned else None
         except (TypeError, ValueError, KeyError) as exc:
             log.warning("the remembered speed of %s (%s) cannot be read: %s", backend.name, model, exc)
             return None
+
+    def keep_bench(
+        self, backend: Backend, model: str, prefill: Mapping[str, float], decode: Mapping[str, float]
+    ) -> bool:
+        """What a bench measured of a backend's build as it is now; False where its build is not known."""
+        if not backend.build:
+            return False
+        now = self._wall()
+        lines = {"prefill": prefill, "decode": decode}
+        figures = {f"{line}.{part}": value for line, parts in lines.items() for part, value in parts.items()}
+        day = datetime.fromtimestamp(now, UTC).date().isoformat()
+        self._history.keep(BenchDay(backend.name, model, backend.build, day, BENCH_WORKLOAD, now, figures))
+        return True
 
     def save(self) -> None:
         """Keep what was learned of every speed; a few rows, every minute and at the end."""
@@ -113,3 +133,12 @@ class Memory:
                 if serving.speed.decode.samples >= 1:
                     self._history.keep(SpeedState(backend.name, model, backend.build, now, serving.speed.to_json()))
         self._history.flush()
+
+
+def _lines(figures: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The two lines of a kept bench."""
+
+    def line(name: str) -> dict[str, float]:
+        return {key.removeprefix(name): value for key, value in figures.items() if key.startswith(name)}
+
+    return line("prefill."), line("decode.")

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from router import __version__
 from router.admin import views
 from router.admin.auth import Guard
+from router.admin.bench_api import add_bench
 from router.admin.pages import add_pages, sign_in_page
 from router.admin.quality_api import add_quality
 from router.admin.series import Series
@@ -37,6 +38,7 @@ def create_api(app: App, token: str, names: frozenset[str] = frozenset()) -> Any
     _add_views(api, app, series)
     _add_orders(api, app)
     add_quality(api, app)
+    add_bench(api, app)
     add_pages(api, app, token)
     _add_faults(api)
     return Guard(api, token, names, sign_in_page)

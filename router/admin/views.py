@@ -43,6 +43,7 @@ def backend_view(app: App, backend: Backend) -> dict[str, Any]:
     return {
         "name": backend.name,
         "address": str(backend.pool.address),
+        "url": _url(backend),
         "hosts": [host.name for host in backend.hosts],
         "kind": backend.config.kind,
         "health": backend.health.health.value,
@@ -68,6 +69,14 @@ def backend_view(app: App, backend: Backend) -> dict[str, Any]:
     }
 
 
+def _url(backend: Backend) -> str:
+    """Where it is now, as a URL without path."""
+    address = backend.pool.address
+    return (
+        str(address) if address.path is not None else f"http{'s' if address.tls else ''}://{address.authority.decode()}"
+    )
+
+
 def serving_view(model: str, serving: Serving, now: float) -> dict[str, Any]:
     """One model on one backend: quality and speed, with what is not learned said so."""
     return {
@@ -77,6 +86,7 @@ def serving_view(model: str, serving: Serving, now: float) -> dict[str, Any]:
         "grade_reason": serving.grade_reason,
         "evidence": list(serving.evidence),
         "flagged_by": serving.flagged_by,
+        "gate": serving.gate,
         "score": serving.score,
         "max_prompt": serving.max_prompt,
         "cannot": sorted(serving.cannot),

@@ -263,7 +263,7 @@ def load_of(scrape: Scrape) -> Load:
     """The few numbers of a scrape that tell whether somebody else is there."""
     active = None if scrape.running is None else scrape.running + (scrape.waiting or 0.0)
     finished = sum(scrape.success_by_reason.values()) if scrape.success_by_reason else None
-    return Load(active, finished, scrape.generation_tokens, scrape.kv_size_tokens)
+    return Load(active, finished, scrape.generation_tokens, scrape.kv_size_tokens, scrape.start_time_s)
 
 
 @asynccontextmanager

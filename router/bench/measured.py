@@ -139,6 +139,11 @@ class Key:
         beside = ", siblings busy" if self.siblings is Siblings.BUSY else ""
         return f"{self.what}{after}, c={self.concurrency}{beside}"
 
+    @property
+    def place(self) -> tuple[bool, str, bool, int]:
+        """For sorting, in the order of reading."""
+        return (self.siblings is not Siblings.IDLE, self.what, self.prompt != "short", self.concurrency)
+
 
 Rates = dict[Key, dict[int, float]]  # what, by round
 

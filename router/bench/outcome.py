@@ -25,6 +25,7 @@ class Load:
     finished: float | None = None  # calls, since it started
     generated: float | None = None  # tokens, since it started
     kv_tokens: float | None = None
+    started: float | None = None  # Unix time of its process's start
 
 
 class Target(Protocol):
@@ -72,12 +73,14 @@ class Outcome:
     Attributes:
         stopped: why it ended early, "" where it did not.
         gone: backends that were given up, and why.
+        processes: when the process of each began (Unix time), where it says; another one is given up.
         notes: what was out of the ordinary.
     """
 
     measurements: list[Measurement] = field(default_factory=list)
     stopped: str = ""
     gone: dict[str, str] = field(default_factory=dict)
+    processes: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:

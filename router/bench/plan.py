@@ -9,6 +9,7 @@ from enum import StrEnum
 
 CONCURRENCY = (1, 2, 4, 8, 16)
 WARM_UP_TOKENS = 4
+WARM_UPS = 2  # of each shape at least: until the last one was not faster than the one before
 BESIDE_BUSY = (1, 4)  # how many streams, beside busy siblings: enough to see what a sibling costs
 _MARGIN = 64  # tokens of a chat template and of what a prompt misses its length by
 _KV_SHARE = 0.9  # of what a backend says it holds: beyond it calls queue or are thrown out, which is another question
@@ -189,11 +190,12 @@ class Plan:
     def seconds(self) -> float:
         """How long all of it takes, at the pace that is believed."""
         warm = sum(step.subject.pace.seconds(step.condition, WARM_UP_TOKENS) for step in self.warm_ups())
-        return warm + sum(step.subject.pace.seconds(step.condition) for step in self.rounds())
+        return WARM_UPS * warm + sum(step.subject.pace.seconds(step.condition) for step in self.rounds())
 
     def calls(self) -> int:
         """How many calls all of it makes."""
-        return sum(step.condition.concurrency for steps in (self.warm_ups(), self.rounds()) for step in steps)
+        warm = sum(step.condition.concurrency for step in self.warm_ups())
+        return WARM_UPS * warm + sum(step.condition.concurrency for step in self.rounds())
 
 
 def conditions_of(

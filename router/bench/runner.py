@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 from router.bench.measured import Figures, Measurement, Stream, figures
 from router.bench.outcome import CallFailed, Load, Outcome, Progress, Rules, Target, strangers
-from router.bench.plan import WARM_UP_TOKENS, Condition, Plan, Siblings, Step, Subject
+from router.bench.plan import WARM_UP_TOKENS, WARM_UPS, Condition, Plan, Siblings, Step, Subject
 from router.bench.prompts import FIRST_GUESS, prompt, words_of
 
 TRIES = 3  # of a measurement that somebody disturbed
+MOST_WARM_UPS = 4  # of one shape
+WARM = 0.8  # of the time before: a warm-up that is faster than that found something still to compile
 FAILURES = 3  # of one backend, then it is let alone
 LEAST_LIMIT_S = 60.0
 TIMES_EXPECTED = 10.0  # a measurement that takes so many times what it should is given up
@@ -103,14 +106,15 @@ class Runner:
         known = self._took.get((step.subject.name, step.condition)) if step.round else None
         tokens = None if step.round else WARM_UP_TOKENS
         believed = step.subject.pace.seconds(step.condition, tokens) * self._paces.get(step.subject.name, 1.0)
-        return believed if known is None else known
+        return (believed if known is None else known) * (1 if step.round else WARM_UPS)
 
     async def _one(self, step: Step) -> None:
         """One step, however it ends: kept, tried again, or given up."""
         name, streams = step.subject.name, step.condition.concurrency
         if name in self.outcome.gone or streams >= self._refused.get(name, 1 << 30):
             return
-        for attempt in range(TRIES):
+        before, tries = inf, TRIES if step.round else MOST_WARM_UPS
+        for attempt in range(tries):
             if self._clock() - self._began > self._rules.most_s:
                 raise Stop(f"the limit of {self._rules.most_s / 60:.0f} minutes was reached (--max-minutes)")
             await self._wait_for_idle(step)
@@ -127,16 +131,21 @@ class Runner:
                 return
             self._learn_pace(step, self._clock() - began)
             if step.round == 0:
-                return
-            kept = not foreign or self._rules.force
-            at = began - self._began
-            self.outcome.measurements.append(
-                Measurement(step.round, step.condition, name, at, found, foreign=foreign, kept=kept)
-            )
-            if kept:
+                if attempt + 1 >= WARM_UPS and found.prefill_s > WARM * before:
+                    return
+                before = found.prefill_s
+            elif self._keep(step, found, foreign, began):
                 return
         if step.round and name not in self.outcome.gone:
             self.outcome.note(f"{name}, {step.condition}, round {step.round}: not one measurement was undisturbed")
+
+    def _keep(self, step: Step, found: Figures, foreign: float, began: float) -> bool:
+        """Note a measurement; whether it counts."""
+        kept, at = not foreign or self._rules.force, began - self._began
+        self.outcome.measurements.append(
+            Measurement(step.round, step.condition, step.subject.name, at, found, foreign=foreign, kept=kept)
+        )
+        return kept
 
     async def _bear(self, step: Step, fault: CallFailed, began: float) -> bool:
         """A measurement failed: whether to try it again."""
@@ -146,6 +155,8 @@ class Runner:
         )
         if fault.is_refusal:
             self._give_up(name, f"it does not take the call: {fault}")
+            return False
+        if name in self.outcome.gone:
             return False
         self._failures[name] = self._failures.get(name, 0) + 1
         if fault.is_busy:
@@ -197,9 +208,16 @@ class Runner:
                 await asyncio.sleep(LOOK_AGAIN_S)
                 after = await self._loads(watched)
         self._learn_words(subject.model, prompts[0], streams[0])
+        self._is_same(subject.name, after[subject.name])
         own = {subject.name: (len(streams), sum(one.tokens for one in streams))}
         foreign = sum(strangers(before[one], after[one], *own.get(one, (0, 0))) for one in watched)
         return figures(streams), foreign
+
+    def _is_same(self, name: str, load: Load) -> None:
+        """Raises CallFailed where it is another process than when the bench began: perhaps another build."""
+        if load.started is not None and load.started != self.outcome.processes.setdefault(name, load.started):
+            self._give_up(name, "it was started anew in between, perhaps as another build")
+            raise CallFailed("it was started anew")
 
     def _learn_words(self, model: str, text: str, stream: Stream) -> None:
         if stream.prompt_tokens:

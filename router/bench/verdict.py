@@ -51,7 +51,7 @@ def compare(rates: Mapping[str, Rates], subjects: Sequence[str]) -> list[Compari
     for first, second in combinations(subjects, 2):
         shared = [key for key in rates.get(first, {}) if key in rates.get(second, {})]
         main = _main(shared)
-        for key in sorted(shared, key=_order):
+        for key in sorted(shared, key=lambda key: key.place):
             a, b = rates[first][key], rates[second][key]
             pairs = [(a[number], b[number]) for number in sorted(a.keys() & b.keys())]
             found.append(Comparison(key, first, second, paired_ratio(pairs), len(pairs), key in main))
@@ -79,10 +79,6 @@ def _main(keys: Sequence[Key]) -> set[Key]:
     return main
 
 
-def _order(key: Key) -> tuple[bool, str, bool, int]:
-    return (key.siblings is not Siblings.IDLE, key.what, key.prompt != "short", key.concurrency)
-
-
 def sentences(
     comparisons: Sequence[Comparison], subjects: Sequence[Subject], qualities: Mapping[str, Quality]
 ) -> list[str]:
@@ -106,21 +102,23 @@ def sentences(
 
 def _answer(one: Comparison, titles: Mapping[str, str]) -> str:
     verb = {"decode": "decodes", "prefill": "prefills"}[one.key.what]
-    where = str(one.key).removeprefix(one.key.what).removeprefix(",").strip()
+    where = f"at c={one.key.concurrency}"
+    where += " after a long prompt" if one.key.prompt == "long" else ""
+    where += " beside busy siblings" if one.key.siblings is Siblings.BUSY else ""
     if one.ratio is None:
         return (
-            f"{titles[one.first]} and {titles[one.second]}: too few rounds of both to say who {verb} faster "
-            f"({where}; {one.rounds} of at least {LEAST_PAIRS})"
+            f"too few rounds of both to say whether {titles[one.first]} or {titles[one.second]} {verb} faster {where} "
+            f"({one.rounds} of at least {LEAST_PAIRS})"
         )
     ratio, faster, slower = one.ratio, one.first, one.second
     if ratio.value < 1:
         ratio, faster, slower = ratio.inverse, slower, faster
     interval = f"95 % CI {ratio.low:.2f}–{ratio.high:.2f}"
     if one.winner is not None:
-        return f"{titles[faster]} {verb} {ratio.value:.2f}× faster than {titles[slower]} ({where}; {interval})"
+        return f"{titles[faster]} {verb} {ratio.value:.2f}× faster than {titles[slower]} {where} ({interval})"
     return (
-        f"no difference beyond noise in how fast {titles[one.first]} and {titles[one.second]} {one.key.what} "
-        f"({where}; {ratio.value:.2f}×, {interval})"
+        f"no difference beyond noise in how fast {titles[faster]} and {titles[slower]} {one.key.what} {where} "
+        f"({ratio.value:.2f}×, {interval})"
     )
 
 

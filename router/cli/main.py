@@ -29,6 +29,7 @@ COMMANDS = {
     "explain": ("router.cli.orders", "explain"),
     "history": ("router.cli.history", "history"),
     "compare": ("router.cli.history", "compare"),
+    "bench": ("router.cli.bench", "bench"),
     "simulate": ("router.cli.simulate", "simulate"),
     "doctor": ("router.cli.doctor", "doctor"),
     "recipe": ("router.cli.recipe", "recipe"),

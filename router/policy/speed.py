@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 from router.policy.facts import Estimate, Speed
@@ -62,6 +63,11 @@ class HostModel:
     def is_learned(self) -> bool:
         """Whether siblings were ever busy together."""
         return self.samples >= 3.0
+
+    def begin_with(self, c: float) -> None:
+        """A bench measured c; traffic that was seen already knows better."""
+        if not self.is_learned:
+            self.c, self.variance = max(0.0, c), (0.3 * max(c, 0.1)) ** 2
 
     def learn(self, slower: float, siblings: float, noise: float) -> None:
         """A stream took this share more time per token than it would have alone, beside so many busy siblings."""
@@ -209,11 +215,37 @@ class SpeedModel:
         return fresh
 
     @classmethod
+    def from_bench(
+        cls, prefill: Mapping[str, float], decode: Mapping[str, float], hosts: tuple[HostModel, ...] = ()
+    ) -> SpeedModel:
+        """What a bench measured of this very build: `p`, `q`, `pp`, `pq`, `qq` and `noise` of both lines.
+
+        Raises:
+            ValueError, TypeError, KeyError: those are no lines.
+        """
+        return cls(_line_of(prefill), _line_of(decode), hosts, "bench")
+
+    @classmethod
     def from_kernel_table(cls, kernel: str, hosts: tuple[HostModel, ...] = ()) -> SpeedModel:
         """The prior that a kernel's class gives."""
         decode, prefill = _KERNELS.get(kernel, (1.0, 1.0))
         source = "kernel table" if kernel in _KERNELS else "prior"
         return cls(_prefill_prior(prefill), _decode_prior(decode), hosts, source)
+
+
+_PARTS = ("p", "q", "pp", "pq", "qq", "noise")
+
+
+def _line_of(given: Mapping[str, float]) -> Line:
+    p, q, pp, pq, qq, noise = (float(given[name]) for name in _PARTS)
+    line = Line(p, q, pp, pq, qq, noise)
+    if not all(isfinite(getattr(line, name)) for name in _PARTS):
+        raise ValueError("a line has finite numbers")
+    if line.p < 0 or line.q < 0 or line.p + line.q <= 0:
+        raise ValueError("a line has no negative part, and is not zero")
+    if line.pp <= 0 or line.qq <= 0 or line.noise <= 0 or line.pq**2 > line.pp * line.qq:
+        raise ValueError("the covariance of a line is not one")
+    return line
 
 
 def _age(line: Line, now: float) -> float | None:

@@ -51,14 +51,17 @@ def test_drift_that_both_share_does_not_widen_the_ratio() -> None:
     assert found.value == pytest.approx(1.17)
     assert found.high / found.low < 1.01
     alone = mean_of([first for first, _ in slower])
-    assert alone is not None and alone.low is not None and alone.high is not None
+    assert alone is not None
+    assert alone.low is not None
+    assert alone.high is not None
     assert alone.high / alone.low > 1.5  # the same drift, seen on one backend
 
 
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(1, 100)), min_size=3, max_size=12))
 def test_the_ratio_turned_round_says_the_same(pairs: list[tuple[float, float]]) -> None:
     there, back = paired_ratio(pairs), paired_ratio([(b, a) for a, b in pairs])
-    assert there is not None and back is not None
+    assert there is not None
+    assert back is not None
     assert there.inverse.value == pytest.approx(back.value)
     assert there.inverse.low == pytest.approx(back.low)
     assert there.p == pytest.approx(back.p)
