@@ -35,7 +35,10 @@ COMPILED = (
     "router/continuation.py",
     "router/exchange.py",
     "router/front.py",
+    "router/logs/core.py",
     "router/logs/lines.py",
+    "router/metrics/*.py",
+    "router/history/store.py",
 )
 """What a call runs through. The rest runs once a second or less, and stays as it is."""
 

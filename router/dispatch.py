@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SESSIONS = 20_000  # whose last backend is remembered
 _DECISIONS = 16  # kept of one call
+_MODELS = 1024  # whose limits are remembered
 
 
 @dataclass(slots=True)
@@ -60,6 +61,8 @@ class Dispatch:
         self.draw = draw
         self.explained: OrderedDict[str, Explained] = OrderedDict()
         self._sessions: OrderedDict[str, str] = OrderedDict()
+        self._limits_of = -1  # generation of the config
+        self._limits_by_model: dict[str, RoutingLimits] = {}
         self.waiting = Waiting(
             loop, lambda model: fleet.model_settings(model).queue_length, lambda: fleet.config.limits.queue_total
         )
@@ -115,22 +118,14 @@ class Dispatch:
     def _decide(
         self, exchange: Exchange, facts: CallFacts, candidates: list[Candidate]
     ) -> tuple[Choice | None, dict[str, str]]:
-        fleet = self.fleet
-        settings = fleet.model_settings(facts.model)
-        if exchange.session is not None and settings.sticky:
+        if exchange.session is not None and self.fleet.model_settings(facts.model).sticky:
             last = self._sessions.get(exchange.session)
             for one in candidates:
                 one.sticky = one.name == last
         else:
             for one in candidates:
                 one.sticky = False
-        limits = RoutingLimits(
-            policy=settings.policy or "predictive",
-            exploration=0.0 if fleet.passive else fleet.config.routing.exploration,
-            slo_ttft_s=settings.slo_ttft_s,
-            slo_tpot_s=settings.slo_tpot_s,
-            sticky=bool(settings.sticky),
-        )
+        limits = self._limits(facts.model)
         result = policy.choose(facts, candidates, limits, self.draw())
         choice = result if isinstance(result, Choice) else None
         self._keep_decision(exchange, facts, limits, candidates, choice)
@@ -142,6 +137,26 @@ class Dispatch:
                     self._sessions.popitem(last=False)
             return choice, {}
         return None, {one.name: one.barred or "full" for one in candidates}
+
+    def _limits(self, model: str) -> RoutingLimits:
+        """What the operator set for decisions about a model: the same value until the next reload."""
+        fleet = self.fleet
+        if self._limits_of != fleet.generation:
+            self._limits_of = fleet.generation
+            self._limits_by_model.clear()
+        found = self._limits_by_model.get(model)
+        if found is None:
+            settings = fleet.model_settings(model)
+            found = RoutingLimits(
+                policy=settings.policy or "predictive",
+                exploration=0.0 if fleet.passive else fleet.config.routing.exploration,
+                slo_ttft_s=settings.slo_ttft_s,
+                slo_tpot_s=settings.slo_tpot_s,
+                sticky=bool(settings.sticky),
+            )
+            if len(self._limits_by_model) < _MODELS:
+                self._limits_by_model[model] = found
+        return found
 
     def _keep_decision(
         self,
