@@ -161,13 +161,10 @@ class Reading:
         self._prompt: int | None = None
         self._cached = 0
         self._is_over = False
+        self._failure = ""
 
     def feed(self, line: bytes, clock: Callable[[], float]) -> None:
-        """Take a line of the stream.
-
-        Raises:
-            CallFailed: the server says that it failed.
-        """
+        """Take a line of the stream. What is wrong with it is said by `stream`: the rest is read all the same."""
         if not line.startswith(b"data:"):
             return
         at = clock()
@@ -177,10 +174,12 @@ class Reading:
             return
         try:
             event = orjson.loads(data)
-        except orjson.JSONDecodeError as fault:
-            raise CallFailed(f"it sent an event that is not JSON: {data[:100]!r}") from fault
+        except orjson.JSONDecodeError:
+            self._failure = self._failure or f"it sent an event that is not JSON: {data[:100]!r}"
+            return
         if not isinstance(event, dict) or event.get("error") is not None:
-            raise CallFailed(f"it failed within the stream: {data[:300].decode('utf-8', 'replace')}")
+            self._failure = self._failure or f"it failed within the stream: {data[:300].decode('utf-8', 'replace')}"
+            return
         choices, usage = event.get("choices") or (), event.get("usage")
         has_content = any(_has_content(one) for one in choices)
         self._contents += has_content
@@ -211,8 +210,10 @@ class Reading:
         """What came, whole.
 
         Raises:
-            CallFailed: nothing came, or the stream broke off.
+            CallFailed: nothing came, the stream broke off, or the server said that it failed.
         """
+        if self._failure:
+            raise CallFailed(self._failure)
         if not self._is_over:
             raise CallFailed("the stream broke off before its end")
         if not self._marks:
@@ -235,27 +236,22 @@ def _has_content(choice: Any) -> bool:
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """Lines of the stream, up to its end: a connection that is read to the end serves the next call.
-
-    Raises:
-        CallFailed: one line has no end.
-    """
+    """Lines of the stream, up to its end: a connection that is read to the end serves the next call."""
     rest = b""
     async for chunk in answer.aiter_raw():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line.rstrip(b"\r")
         if len(rest) > MOST_LINE:
-            raise CallFailed("it sent an event of more than 1 MiB")
+            yield rest
+            rest = b""
     yield rest
 
 
 async def _start_of(answer: httpx.Response) -> bytes:
     body = b""
     async for chunk in answer.aiter_bytes():
-        body += chunk
-        if len(body) > 4096:
-            break
+        body += chunk[: 4096 - len(body)]
     return body
 
 

@@ -29,7 +29,9 @@ def lines(title: str, unit: str, series: Sequence[Series]) -> str:
     if not shown:
         return ""
     xs = sorted({x for one in shown for x in one.points})
-    top = max(mean.high or mean.value for one in shown for mean in one.points.values())
+    means = [mean for one in shown for mean in one.points.values()]
+    # One wide interval should not press everything else to the ground: it is cut at the top.
+    top = min(max(mean.high or mean.value for mean in means), 1.5 * max(mean.value for mean in means))
     step = _nice(top / 4)
     ceiling = step * math.ceil(top / step)
     across, down = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
@@ -75,7 +77,7 @@ def _line(one: Series, shift: float, place: Callable[[int, float], tuple[float, 
         left = at + shift
         interval = ""
         if mean.low is not None and mean.high is not None:
-            low, high = place(x, mean.low)[1], place(x, mean.high)[1]
+            low, high = place(x, mean.low)[1], max(float(_TOP), place(x, mean.high)[1])
             parts.append(
                 f'<path d="M{left:.1f} {low:.1f}V{high:.1f}M{left - 3:.1f} {low:.1f}h6M{left - 3:.1f} {high:.1f}h6" '
                 f'stroke="{colour}" stroke-width="1.5" fill="none"/>'
@@ -102,8 +104,9 @@ def forest(bars: Sequence[Bar], left: str, right: str) -> str:
     if not bars:
         return ""
     width, names, numbers, row, top = 980, 330, 150, 30, 34
-    reach = max(0.05, *(abs(math.log(edge)) for one in bars for edge in (one.low, one.high)))
-    reach = min(reach * 1.08, math.log(8))
+    widest = max(abs(math.log(edge)) for one in bars for edge in (one.low, one.high))
+    furthest = max(abs(math.log(one.value)) for one in bars)
+    reach = max(0.05, min(1.08 * widest, max(0.3, 1.5 * furthest)))  # a wider interval is cut at the edge
     across = width - names - numbers
     height = top + row * len(bars) + 34
 
@@ -117,8 +120,8 @@ def forest(bars: Sequence[Bar], left: str, right: str) -> str:
         f'<text x="{at(1) - 12:.1f}" y="16" text-anchor="end">← {escape(left)} faster</text>',
         f'<text x="{at(1) + 12:.1f}" y="16">{escape(right)} faster →</text>',
     ]
-    for tick in (0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2, 3, 4, 5):
-        if abs(math.log(tick)) <= reach and (tick == 1 or _has_room(tick, reach)):
+    for tick in _ticks(reach):
+        if abs(math.log(tick)) <= reach:
             x, kind = at(tick), "one" if tick == 1 else "grid"
             parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{height - 26}"/>')
             parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}×</text>')
@@ -132,9 +135,13 @@ def forest(bars: Sequence[Bar], left: str, right: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _has_room(tick: float, reach: float) -> bool:
-    """Fine ticks only where the axis is short enough for them."""
-    return reach < 0.3 or (tick not in (0.9, 0.95, 1.05, 1.1) and (reach < 1.0 or tick not in (0.8, 0.67, 1.25, 1.5)))
+def _ticks(reach: float) -> tuple[float, ...]:
+    """Few enough to stand apart."""
+    if reach < 0.12:
+        return (0.9, 0.95, 1, 1.05, 1.1)
+    if reach < 0.5:
+        return (0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5)
+    return (0.1, 0.2, 0.33, 0.5, 1, 2, 3, 5, 10) if reach > 0.9 else (0.5, 0.67, 0.8, 1, 1.25, 1.5, 2)
 
 
 def _nice(step: float) -> float:

@@ -61,20 +61,23 @@ def _quality(result: Result) -> Table:
 
 
 def rate_cell(rate: Mean | None) -> str:
-    """Tokens per second with half the width of the interval."""
-    if rate is None:
-        return "–"
-    digits = 0 if rate.value >= 1000 else 1
-    spread = "" if rate.low is None or rate.high is None else f" ±{(rate.high - rate.low) / 2:.{digits}f}"
-    return f"{rate.value:.{digits}f}{spread}"
+    """Tokens per second with its interval."""
+    return "–" if rate is None else _with_interval(rate, 0 if rate.value >= 1000 else 1)
 
 
 def seconds_cell(time: Mean | None) -> str:
-    """Seconds with half the width of the interval."""
-    if time is None:
-        return "–"
-    spread = "" if time.low is None or time.high is None else f" ±{(time.high - time.low) / 2:.2f}"
-    return f"{time.value:.2f}{spread}"
+    """Seconds with their interval."""
+    return "–" if time is None else _with_interval(time, 2)
+
+
+def _with_interval(mean: Mean, digits: int) -> str:
+    """Half its width where it is narrow; a wide one is lopsided, so both of its ends are told."""
+    if mean.low is None or mean.high is None:
+        return f"{mean.value:.{digits}f}"
+    half = (mean.high - mean.low) / 2
+    if half < 0.2 * mean.value:
+        return f"{mean.value:.{digits}f} ±{half:.{digits}f}"
+    return f"{mean.value:.{digits}f} ({mean.low:.{digits}f}–{mean.high:.{digits}f})"
 
 
 def ratio_cell(one: Comparison | None) -> str:
