@@ -60,6 +60,7 @@ class Serving:
     grade_reason: str = "not checked yet"
     evidence: tuple[str, ...] = ()
     flagged_by: str = ""  # "operator" or "canary"
+    gate: str = ""  # why it waits for a check before its first calls; "" where it does not
     score: float | None = None
     checked_at: float | None = None
     in_flight: int = 0

@@ -151,6 +151,8 @@ class QualityConfig(Section):
     """Most seconds that a full check may take: once per build, in idle time."""
     idle_before_full_s: NotNegative = 900.0
     """Seconds without a call before a full check begins."""
+    gate_s: NotNegative = 180.0
+    """Most seconds that a new build waits for its first check while others serve its model; 0: no wait."""
     sentinel: bool = True
     """Watch live answers for garbage (one character filling the answer, null logprobs, broken UTF-8)."""
     extra_probes: str | None = None

@@ -124,6 +124,16 @@ class QualityChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class GateChanged:
+    """A new build began to wait for a check before its first calls, or gets calls now."""
+
+    backend: str
+    model: str
+    closed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class KernelObserved:
     """Which kernel a backend really runs was read (or turned out to be unreadable)."""
 
@@ -206,6 +216,7 @@ Event = (
     | HealthChanged
     | IntentChanged
     | QualityChanged
+    | GateChanged
     | KernelObserved
     | BuildChanged
     | BackendLoading

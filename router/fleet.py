@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from router.backend import Backend, Host, Lease, Serving
 from router.config import BackendConfig, FleetConfig, ModelConfig
 from router.errors import ClientFault
-from router.events import Bus, HealthChanged, IntentChanged, QualityChanged
+from router.events import Bus, GateChanged, HealthChanged, IntentChanged, QualityChanged
 from router.policy import health as health_policy
 from router.policy.facts import CallFacts, Candidate, Grade, Health, Intent
 from router.policy.health import Evidence, HealthLimits, HealthState
@@ -237,6 +237,7 @@ class Fleet:
                 health.health is Health.HEALTHY
                 and backend.intent is Intent.ACTIVE
                 and serving.grade is not Grade.FLAGGED
+                and not serving.gate
                 and now >= backend.busy_until
                 and serving.max_prompt is None
                 and not needs & serving.cannot
@@ -293,6 +294,8 @@ class Fleet:
         if call.pinned is not None and backend.name != call.pinned:
             return f"the call is pinned to {call.pinned}"
         reason = self._barred(backend, serving, call.model) or _unable(serving, call)
+        if reason is None and serving.gate and call.pinned is None and self._others_usable(backend, call.model):
+            reason = serving.gate
         if reason is None and now < backend.busy_until:
             reason = f"said it is full for another {backend.busy_until - now:.0f} s"
         return reason
@@ -335,6 +338,7 @@ class Fleet:
             other is not backend
             and other.intent is Intent.ACTIVE
             and other.serving[model].grade in _USABLE_GRADES
+            and not other.serving[model].gate
             and health_policy.barred(other.health, 0, self.limits) is None
             for other in self.pools.get(model, ())
         )
@@ -425,6 +429,20 @@ class Fleet:
         serving.flagged_by = by if grade is Grade.FLAGGED else ""
         if old is not grade:
             self.bus.emit(QualityChanged(name, model, old.value, grade.value, reason, serving.evidence))
+
+    def set_gate(self, name: str, model: str, reason: str, why: str = "") -> None:
+        """A new build waits for a check before its first calls (`reason`), or no longer does (`why`)."""
+        backend = self.backends[name]
+        serving = backend.serving.get(model)
+        if serving is None or serving.gate == reason:
+            return
+        was_closed, serving.gate = bool(serving.gate), reason
+        if was_closed and not reason:
+            backend.health = replace(backend.health, ramp_from=self.clock())
+            if self.on_free is not None:
+                self.on_free(name)
+        if was_closed != bool(reason):
+            self.bus.emit(GateChanged(name, model, bool(reason), reason or why))
 
     def close(self) -> None:
         """Close every connection kept."""

@@ -43,7 +43,7 @@ def _backend(backend: Backend) -> BackendGauges:
         health=backend.health.health,
         intent=backend.intent,
         models=tuple(
-            ModelGauges(model, serving.in_flight, serving.grade, serving.candidate.speed)
+            ModelGauges(model, serving.in_flight, serving.grade, serving.candidate.speed, bool(serving.gate))
             for model, serving in backend.serving.items()
         ),
         kernel=backend.kernel,

@@ -144,6 +144,8 @@ def attention(document: dict[str, Any]) -> list[str]:
             )
         flagged = [model for model in one["models"] if model["grade"] == "flagged"]
         lines += [f"{one['name']}: {model['model']} is flagged: {model['grade_reason']}" for model in flagged]
+        waiting = [model for model in one["models"] if model["gate"]]
+        lines += [f"{one['name']}: {model['model']} gets no calls yet: {model['gate']}" for model in waiting]
         if one["health"] == "ejected":
             lines.append(f"{one['name']}: ejected {duration(one['health_for_s'])} ago: {one['health_reason']}")
     lines += [f"{model['model']}: nobody can serve it now" for model in document["models"] if not model["usable"]]
@@ -177,6 +179,8 @@ def details(one: dict[str, Any]) -> RenderableType:
         table.add_row("model", escape(model["model"]))
         table.add_row("quality", Text(model["grade"], style=GRADE_STYLES.get(model["grade"], "")))
         table.add_row("", escape(model["grade_reason"]))
+        if model["gate"]:
+            table.add_row("", escape(f"gets no calls yet: {model['gate']}"))
         for line in model["evidence"]:
             table.add_row("", escape(line))
         for name, estimate in model["speed"].items():

@@ -141,6 +141,7 @@ SPEED_SPREAD = _family(
 
 # Quality.
 QUALITY = _family("quality", "gauge", "backend model state", "What is thought of a backend's answers: 1 for the state.")
+GATED = _family("gated", "gauge", "backend model", "1 while a new build waits for its first check and gets no calls.")
 QUALITY_SCORE = _family(
     "quality_score", "gauge", "backend model", "Last canary: mean paired distance per text in nats; 0 is no difference."
 )

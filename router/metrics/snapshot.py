@@ -16,6 +16,7 @@ class ModelGauges:
     in_flight: int = 0
     grade: Grade = Grade.UNKNOWN
     speed: Speed | None = None
+    is_gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,11 +155,20 @@ class Inspector:
         """A comparison of two unproven builds spoke against the reference."""
         quality = candidate.quality
         other = self._subjects.get((trust.living_name, self._model_of(candidate)))
-        if trust.stored is None and other is not None:
+        if trust.stored is not None:
+            other = self._owner(trust.stored)
+            candidate.distrusted = candidate.distrusted or candidate.far_off(pairs)
+        if other is not None:
             told = Reference(quality.build, candidate.scheme, quality.grade)
             self._verdicts.blame(other, family, pairs, told, candidate.scheme)
-        elif trust.stored is not None and candidate.far_off(pairs):
-            candidate.distrusted = True
+
+    def _owner(self, stored: Baseline) -> Subject | None:
+        """Who runs the build that left this baseline, if anybody still does."""
+        for subject in self._subjects.values():
+            backend = self._fleet.backends.get(subject.backend)
+            if subject.model == stored.model and backend is not None and backend.build == stored.build:
+                return subject
+        return None
 
     def _model_of(self, check: Check) -> str:
         return self.running[0].model if self.running is not None and self.running[1] is check else ""

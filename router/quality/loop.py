@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.backend import Backend
-from router.events import BuildChanged, Bus, Event, HealthChanged, KernelObserved, Notice, QualityChanged
+from router.events import BuildChanged, Bus, CanaryEnded, Event, HealthChanged, KernelObserved, Notice, QualityChanged
 from router.fleet import Fleet
 from router.helper import Helper
 from router.history import History
@@ -24,6 +24,7 @@ from router.policy.quality import Evidence, Kind
 from router.policy.sentinel import Suspicion
 from router.probes.texts import ProbeText, load_probes
 from router.quality.ask import Talents
+from router.quality.gate import Gates
 from router.quality.guardian import Guardian
 from router.quality.inspector import Inspector, Left, Outside
 from router.quality.plan import Budget, Plan, Size
@@ -79,6 +80,7 @@ class QualityLoop:
         self.shelf = Shelf(history, helper)
         self.guardian = Guardian(bus, history, wall)
         self.verdicts = Verdicts(fleet, wall, history)
+        self.gates = Gates(fleet, lambda: fleet.config.quality.gate_s)
         self.inspector = Inspector(
             fleet,
             bus,
@@ -102,6 +104,8 @@ class QualityLoop:
             self._identified.add(event.backend)
         elif isinstance(event, BuildChanged):
             self._build_changed(event)
+        elif isinstance(event, CanaryEnded):
+            self.gates.open(event.backend, event.model, f"checked: {event.verdict}")
         elif isinstance(event, QualityChanged) and not self.verdicts.acts:
             subject = self.subject(event.backend, event.model)
             if self.verdicts.heard(subject, event.new, event.old, event.reason):
@@ -115,6 +119,8 @@ class QualityLoop:
     def _build_changed(self, event: BuildChanged) -> None:
         now = self._wall()
         for subject in [s for s in self.subjects.values() if s.backend == event.backend]:
+            if subject.checked_at is not None and not event.restarted_only:
+                self.gates.close(subject.backend, subject.model, "another build")
             subject.rest = None
             subject.talents = Talents()
             if event.restarted_only:
@@ -174,6 +180,7 @@ class QualityLoop:
 
     async def run(self) -> None:
         """Check whoever is due, for ever."""
+        self.gates.at_start = False
         await self._open()
         while True:
             await asyncio.sleep(ROUND_S)
@@ -216,8 +223,8 @@ class QualityLoop:
         for backend in fleet.backends.values():
             for model in tuple(backend.serving):
                 subject = self.subject(backend.name, model)
-                if backend.build:
-                    self.verdicts.remember(subject, backend.build)
+                if backend.build and self.verdicts.remember(subject, backend.build):
+                    self.gates.open(backend.name, model, "this build was checked before")
                 self.verdicts.keep(subject)
                 want = subject.due(now, idle_s(backend, now), fleet.config.quality.idle_before_full_s)
                 subject.waits_for = "" if want is None else self._waits_for(subject, backend, want, now)

@@ -38,11 +38,23 @@ class Verdicts:
             if quality is not None:
                 self._remembered[row.backend, row.model] = quality
 
-    def remember(self, subject: Subject, build: str) -> None:
-        """The build is known now: where it stood before counts again, if it is the same one."""
-        quality = self._remembered.pop((subject.backend, subject.model), None)
-        if quality is not None and quality.build == build and subject.quality.cause is None:
-            self.take(subject, quality)
+    def remember(self, subject: Subject, build: str) -> bool:
+        """Where this build stood before counts again, and then it is true.
+
+        A build is known bit by bit (its log, its fingerprint), so what was remembered waits until evidence replaces it.
+        """
+        key = (subject.backend, subject.model)
+        quality = self._remembered.get(key)
+        if quality is None:
+            return False
+        if subject.quality.cause is not None:
+            del self._remembered[key]
+            return False
+        if quality.build != build:
+            return False
+        del self._remembered[key]
+        self.take(subject, quality)
+        return True
 
     def keep(self, subject: Subject) -> None:
         """Write down where it stands, if that has changed."""

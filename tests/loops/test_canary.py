@@ -74,6 +74,7 @@ async def test_of_two_that_differ_the_less_likely_one_is_flagged_whoever_came_fi
     world.app.apply(world.config())
     await world.checked("right")
     assert world.grade("right") is not Grade.FLAGGED
+    assert world.grade("wrong") is Grade.FLAGGED, "its own record speaks for what it still runs"
 
 
 async def test_damage_in_decode_alone_is_found(world: CanaryWorld) -> None:
@@ -453,8 +454,12 @@ async def test_a_flag_outlives_the_router(world: CanaryWorld, tmp_path: Path) ->
     assert world.app.fleet.backends["spark"].serving[MODEL].evidence == evidence
 
 
-async def test_the_operators_flag_outlives_the_router(world: CanaryWorld, tmp_path: Path) -> None:
-    world.spark("spark")
+@pytest.mark.parametrize("fingerprint", [None, "vllm-0.32.0-abc"])
+async def test_the_operators_flag_outlives_the_router(
+    world: CanaryWorld, tmp_path: Path, fingerprint: str | None
+) -> None:
+    """A fingerprint belongs to the build and is learned from the first answer: the flag waits for it."""
+    world.spark("spark").fingerprint = fingerprint
     await world.open(tmp_path / "history.db")
     await world.checked("spark")
     world.app.fleet.set_grade("spark", MODEL, Grade.FLAGGED, "smells", by="operator")

@@ -185,6 +185,7 @@ export function attention(status) {
     if (one.kernel_matches === false) lines.push(["bad", `${one.name}: declared ${one.declared_kernel}, runs ${one.observed_kernel.toUpperCase()}`]);
     for (const model of one.models) {
       if (model.grade === "flagged") lines.push(["bad", `${one.name}: ${model.model} is flagged: ${model.grade_reason}`]);
+      if (model.gate) lines.push(["warn", `${one.name}: ${model.model} gets no calls yet: ${model.gate}`]);
     }
     if (one.health === "ejected") lines.push(["bad", `${one.name}: ejected ${duration(one.health_for_s)} ago: ${one.health_reason}`]);
   }
