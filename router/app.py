@@ -132,8 +132,7 @@ class App:
             fingerprint=self.identity.fingerprint_seen,
         )
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
-        checks = (HealthChanged, KernelObserved, BuildChanged, QualityChanged, CanaryEnded)
-        self.bus.subscribe(self.quality.on_event, *checks)
+        self.bus.subscribe(self.quality.on_event)
         self.ticker.extra.append(self.quality.gates.look)
         self.front.on_folded = self.sentinel.folded
         self.front.on_answer = self.sentinel.answered
