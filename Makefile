@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CHECKED := router tests
+CHECKED := router tests deploy/compile.py
+COMPILED := build/compiled
 
-.PHONY: help test fix docs demo real bench bench-peers flame chaos soak ui-test routing-study quality-study clean
+.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame chaos soak ui-test routing-study quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -20,6 +21,17 @@ test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: eve
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -m "not real and not slow" $(COVERAGE)
 
+$(COMPILED)/.ready: $(VENV)/.ready deploy/compile.py $(shell find router -name '*.py')
+	$(BIN)/python deploy/compile.py
+	@touch $@
+
+compiled: $(COMPILED)/.ready ## a call's way compiled by mypyc: a wheel in build/dist, a copy to run in build/compiled (2 minutes, gcc)
+
+test-compiled: compiled ## the tests again, on the compiled router
+	@rm -rf $(COMPILED)/tests && cp -r tests $(COMPILED)/tests
+	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -m "not real and not slow" \
+	    -p no:cacheprovider --ignore=tests/docs $(ARGS)
+
 fix: $(VENV)/.ready ## format and mend what ruff can
 	$(BIN)/ruff format $(CHECKED)
 	$(BIN)/ruff check --fix $(CHECKED)
@@ -33,7 +45,7 @@ demo: $(VENV)/.ready ## three simulated backends, the router, traffic
 real: $(VENV)/.ready ## the contract tests on two real vLLM servers (x86-64; 4 GB in .real/, about 8 minutes)
 	$(BIN)/pytest tests/real -m real -rs --durations=5 $(ARGS)
 
-bench: $(VENV)/.ready ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
+bench: compiled ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
 	@command -v gcc >/dev/null || { echo "make bench needs gcc: deploy/debian.sh bench"; exit 1; }
 	$(BIN)/python -m tests.bench $(ARGS)
 

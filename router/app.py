@@ -22,7 +22,17 @@ from router import __version__
 from router.backend import Backend
 from router.config import BackendConfig, FleetConfig, NotifyConfig
 from router.errors import Overloaded
-from router.events import Bus, Notice, Reloaded
+from router.events import (
+    BuildChanged,
+    Bus,
+    CanaryEnded,
+    HealthChanged,
+    IntentChanged,
+    KernelObserved,
+    Notice,
+    QualityChanged,
+    Reloaded,
+)
 from router.fleet import Fleet
 from router.front import Front
 from router.gauges import names_of, snapshot_of
@@ -116,10 +126,10 @@ class App:
             self.history = History(history_file, self._notice_from_thread, self.outside.wall)
             self.memory = Memory(self.fleet, self.history, self.outside.wall)
             self.bus.subscribe(self.history.on_event)
-            self.bus.subscribe(self.memory.on_event)
+            self.bus.subscribe(self.memory.on_event, HealthChanged, IntentChanged)
         self.helper = Helper(self.outside.executor)
         self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known, self.helper)
-        self.bus.subscribe(self.identity.on_event)
+        self.bus.subscribe(self.identity.on_event, HealthChanged)
         self.quality = QualityLoop(
             self.fleet,
             self.bus,
@@ -132,7 +142,8 @@ class App:
             fingerprint=self.identity.fingerprint_seen,
         )
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
-        self.bus.subscribe(self.quality.on_event)
+        checks = (HealthChanged, KernelObserved, BuildChanged, QualityChanged, CanaryEnded)
+        self.bus.subscribe(self.quality.on_event, *checks)
         self.ticker.extra.append(self.quality.gates.look)
         self.front.on_folded = self.sentinel.folded
         self.front.on_answer = self.sentinel.answered

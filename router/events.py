@@ -8,7 +8,7 @@ event, counted, and never disturbs a call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from router.errors import FailureKind, Phase
@@ -228,26 +228,35 @@ Event = (
 Listener = Callable[[Event], None]
 
 
-@dataclass(slots=True)
 class Bus:
-    """Hands each event to every listener, in order."""
+    """Hands each event to every listener of its kind, in order of subscription."""
 
-    listeners: list[Listener] = field(default_factory=list)
-    lost: int = 0  # events that a listener failed on
+    def __init__(self) -> None:
+        self.lost = 0  # events that a listener failed on
+        self._listeners: list[tuple[Listener, frozenset[type]]] = []
+        self._by_kind: dict[type, tuple[Listener, ...]] = {}
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Listen from now on; the returned function ends it."""
-        self.listeners.append(listener)
+    def subscribe(self, listener: Listener, *kinds: type) -> Callable[[], None]:
+        """Listen from now on to these kinds of events, to all where none is named; the returned function ends it."""
+        entry = (listener, frozenset(kinds))
+        self._listeners.append(entry)
+        self._by_kind.clear()
 
         def unsubscribe() -> None:
-            if listener in self.listeners:
-                self.listeners.remove(listener)
+            if entry in self._listeners:
+                self._listeners.remove(entry)
+                self._by_kind.clear()
 
         return unsubscribe
 
     def emit(self, event: Event) -> None:
         """Tell everyone. A listener's failure is counted, not raised: an observer must not end a call."""
-        for listener in tuple(self.listeners):
+        kind = type(event)
+        listeners = self._by_kind.get(kind)
+        if listeners is None:
+            found = [listener for listener, kinds in self._listeners if not kinds or kind in kinds]
+            listeners = self._by_kind[kind] = tuple(found)
+        for listener in listeners:
             try:
                 listener(event)
             except Exception:

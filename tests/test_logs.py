@@ -219,7 +219,7 @@ def test_past_the_bound_lines_are_dropped_counted_and_spoken_of_later() -> None:
 
 
 def test_an_entry_that_cannot_be_written_costs_only_itself(logs: Logs, sink: ListSink) -> None:
-    logs.on_event(replace(CALL, outcome=None))  # type: ignore[arg-type]
+    logs.on_event(replace(CALL, attempts=(object(),)))  # type: ignore[arg-type]
     logs.on_event(CALL)
     logs.flush()
     assert len(sink.lines) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from router import __version__
+from router import __version__, is_compiled
 
 # command: (module, function); imported when it is asked for, so that `router serve` starts in a blink.
 COMMANDS = {
@@ -65,7 +65,7 @@ app = typer.Typer(cls=Lazy, no_args_is_help=True, rich_markup_mode=None)
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"spark-router {__version__}")
+        typer.echo(f"spark-router {__version__} ({'compiled' if is_compiled() else 'pure Python'})")
         raise typer.Exit
 
 

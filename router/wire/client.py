@@ -117,6 +117,7 @@ class BackendConnection:
         "_transport",
         "answered",
     )
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)

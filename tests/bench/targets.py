@@ -18,7 +18,8 @@ from tests.processes import DidNotStart, Process, free_port, router_command
 MODEL = "bench-model"
 START_LIMIT_S = 90.0
 BENCH_KEY = "sk-bench-loopback-only"
-ORDER = ("direct", "nginx", "vllm-router", "sglang-router", "litellm", "router")
+ORDER = ("direct", "nginx", "vllm-router", "sglang-router", "litellm", "uncompiled", "router")
+COMPILED = Path(__file__).parents[2] / "build" / "compiled"
 
 NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
 worker_rlimit_nofile 60000; events {{ worker_connections 20000; }}
@@ -92,7 +93,7 @@ class Place:
 
 def present(place: Place) -> tuple[str, ...]:
     """Return who can be measured here, in the order of the table."""
-    found = {"direct", "router"} | ({"nginx"} if shutil.which("nginx") else set())
+    found = {"direct", "uncompiled", "router"} | ({"nginx"} if shutil.which("nginx") else set())
     found |= {name for name in ("vllm-router", "sglang-router", "litellm") if peer(place, name).exists()}
     return tuple(name for name in ORDER if name in found)
 
@@ -125,6 +126,10 @@ def launched(target: Target, command: list[str], place: Place) -> Target:
     name = target.name
     environ = {"PATH": "/usr/sbin:/usr/local/bin:/usr/bin:/bin", "HOME": str(place.folder)}
     environ |= ENVIRON.get(name, {"ROUTER_STATE_DIR": str(target.folder / "state")})
+    if name == "uncompiled":
+        environ |= {"ROUTER_STATE_DIR": str(target.folder / "state-uncompiled")}
+    else:
+        environ |= {"PYTHONPATH": str(COMPILED)}
     began = time.monotonic()
     command = ["taskset", "-c", str(place.core), *command]
     target.process = Process(command, place.folder / f"{name}.log", environ)
@@ -197,6 +202,7 @@ COMMANDS = {
     "vllm-router": vllm_router,
     "sglang-router": sglang_router,
     "litellm": litellm,
+    "uncompiled": router,
     "router": router,
 }
 ENVIRON = {
