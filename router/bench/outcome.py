@@ -58,8 +58,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a bench stands: measurements done of all, seconds that are left by what was measured so far."""
+    """Where a bench stands: measurements done of all, seconds that are left by what was measured so far.
 
+    `round` is 0 while it warms up.
+    """
+
+    round: int
     done: int
     steps: int
     left_s: float

@@ -98,7 +98,8 @@ class Runner:
         self._tell([], len(warm) + len(measured), "done")
 
     def _tell(self, left: list[Step], steps: int, now: str) -> None:
-        self._told(Progress(steps - len(left), steps, sum(map(self._expected, left)), now))
+        number = left[0].round if left else self.plan.repeats
+        self._told(Progress(number, steps - len(left), steps, sum(map(self._expected, left)), now))
 
     def _expected(self, step: Step) -> float:
         if step.subject.name in self.outcome.gone:

@@ -212,10 +212,16 @@ async def _run(
         for one in (*found.subjects, *found.beside):
             client = await stack.enter_async_context(http_client(one.url, api_key))
             targets[one.name] = HttpTarget(one.name, one.model, client, loop.time)
-        bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not _is_seen(console)))
+        bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
         task = bar.add_task("", total=1.0, left="")
 
+        said = 0
+
         def told(progress: running.Progress) -> None:
+            nonlocal said
+            if not console.is_terminal and progress.round != said:  # a log gets a line a round instead of a bar
+                said = progress.round
+                console.print(f"round {said} of {plan.repeats}, {duration(progress.left_s)} left")
             done_s = loop.time() - began
             share = done_s / (done_s + progress.left_s) if progress.left_s else 1.0
             bar.update(
@@ -235,10 +241,6 @@ async def _run(
             for note in target.notes:
                 outcome.note(note)
     return outcome
-
-
-def _is_seen(console: Console) -> bool:
-    return console.is_terminal
 
 
 # --- showing ---
