@@ -49,7 +49,7 @@ class Answer:
     def __post_init__(self) -> None:
         self.thinks = THINK in self.prompt[-3:] and END_THINK not in self.prompt[-3:]
         following, self.is_exact = continuation(self.prompt)
-        if following is None:
+        if following is None or (self.is_exact and self.model.flavour.is_ignorant):
             return
         text = decode(following)
         if text.startswith("<tool_call>"):

@@ -195,7 +195,8 @@ async def _stream_completion(run: Run, outlet: Outlet, head: Json) -> None:
                 text = (decode(prompt) if wish.echoes and is_first else "") + piece.text
                 logprobs = None
                 if wish.top_logprobs is not None:
-                    logprobs = shapes.completion_logprobs([piece], wish.top_logprobs, offsets[answer.index])
+                    at = offsets[answer.index]
+                    logprobs = shapes.completion_logprobs([piece], wish.top_logprobs, at, wish.names_ids)
                 offsets[answer.index] += len(token_text(piece.token))
                 choice = {
                     "index": answer.index, "text": text, "logprobs": logprobs,
@@ -224,7 +225,7 @@ def _completion_choice(run: Run, answer: Answer) -> Json:
     before = decode(prompt) if wish.echoes else ""
     logprobs = None
     if wish.top_logprobs is not None:
-        logprobs = shapes.completion_logprobs(answer.pieces, wish.top_logprobs, len(before))
+        logprobs = shapes.completion_logprobs(answer.pieces, wish.top_logprobs, len(before), wish.names_ids)
         if wish.echoes and rows is not None:
             logprobs = _echoed(prompt, rows, logprobs)
     return {

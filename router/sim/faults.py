@@ -23,6 +23,7 @@ KINDS = {
     "missing_done": "the stream ends without [DONE]",
     "slow": "every step takes `factor` times as long",
     "garbage": "fluent nonsense",
+    "ignorant": "known answers come out as prose; every distribution stays right",
     "nan": "NaN logits: `!!!!`, logprobs null",
     "damage": "weights damaged by `amount` (logits)",
     "decode_damage": "only decode damaged, by `amount`",
@@ -105,4 +106,5 @@ class Faults:
             decode_damage=amount.get("decode_damage", flavour.decode_damage),
             is_garbage=flavour.is_garbage or "garbage" in self.active,
             is_nan=flavour.is_nan or "nan" in self.active,
+            is_ignorant=flavour.is_ignorant or "ignorant" in self.active,
         )

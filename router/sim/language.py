@@ -37,6 +37,7 @@ class Flavour:
     long_after: int = 512
     is_garbage: bool = False
     is_nan: bool = False
+    is_ignorant: bool = False
 
     def is_calm(self) -> bool:
         """Nothing here moves a scripted token from the lead."""

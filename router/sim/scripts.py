@@ -26,6 +26,10 @@ _REPEAT = re.compile(
 _ROW = re.compile(r"comes next in this row: ([\d, ]+)\?")
 _LETTER = re.compile(r"begins with the letter (\w): ([\w, ]+)\?")
 _SOLD = re.compile(r"sold (\d+) boxes of (\w+) today")
+_SECRET = re.compile(r"[Tt]he code for the (\w+) door is (\d+)")
+_ASKED_SECRET = re.compile(r"[Ww]hat is the code for the (\w+) door\?")
+_REMEMBER = re.compile(r"[Rr]emember the word (\w+)")
+_RECALL = re.compile(r"[Ww]hich word did I ask you to remember")
 _FACTS = {"capital of france": "Paris", "capital of germany": "Berlin", "capital of italy": "Rome"}
 NUMBERED_DEFAULT = 100
 
@@ -86,7 +90,7 @@ def script(before: str) -> Script:
     form = re.search(r"# Format (.*?)<\|im_end\|>", before, re.DOTALL)
     if form:
         return Script(json.dumps(filled(json.loads(form[1]), last)), True)
-    known = _known(last)
+    known = _known(last) or _remembered(asked, last)
     return Script(known, True) if known is not None else Script(prose(before), False)
 
 
@@ -149,6 +153,18 @@ def _known(asked: str) -> str | None:
     return next((answer for fact, answer in _FACTS.items() if fact in asked.lower()), None)
 
 
+def _remembered(asked: Sequence[str], last: str) -> str | None:
+    """What stands earlier in the conversation, or far up in the same prompt."""
+    if _RECALL.search(last):
+        told = [found[1] for turn in asked if (found := _REMEMBER.search(turn))]
+        return told[-1] if told else None
+    wanted = _ASKED_SECRET.search(last)
+    if wanted is None:
+        return None
+    told = [found[2] for turn in asked for found in _SECRET.finditer(turn) if found[1] == wanted[1]]
+    return told[-1] if told else None
+
+
 def _uses_tools(body: Mapping[str, Any]) -> bool:
     return bool(body.get("tools")) and body.get("tool_choice", "auto") != "none"
 
@@ -164,6 +180,8 @@ def _tool_call(before: str, asked: str) -> str | None:
         tool = names.get(forced[1], tools[0])
     else:
         tool = next((one for name, one in names.items() if name and name in asked), None)
+        if tool is None and len(tools) == 1 and re.search(r"\buse the tool\b", asked, re.IGNORECASE):
+            tool = tools[0]
     if tool is None:
         return None
     call = {"name": tool.get("name"), "arguments": filled(tool.get("parameters", {"type": "object"}), asked)}

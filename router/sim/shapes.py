@@ -31,12 +31,17 @@ def usage_so_far(prompt: int, written: int, final_cached: int | None = None, is_
     return block | {"prompt_tokens_details": details}
 
 
-def chat_logprob(piece: Piece, top: int) -> Json:
+def spelled(token: int, names_ids: bool) -> str:
+    """A token in logprobs: its text, or `token_id:N` where the call asked for that."""
+    return f"token_id:{token}" if names_ids else token_text(token)
+
+
+def chat_logprob(piece: Piece, top: int, names_ids: bool = False) -> Json:
     """One token's entry under `logprobs.content`."""
 
     def entry(token: int, logprob: float | None) -> Json:
         text = token_text(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        return {"token": spelled(token, names_ids), "logprob": logprob, "bytes": list(text.encode())}
 
     if piece.place is None:
         return entry(piece.token, None) | {"top_logprobs": []}
@@ -44,7 +49,7 @@ def chat_logprob(piece: Piece, top: int) -> Json:
     return entry(piece.token, piece.place.of(piece.token)[0]) | {"top_logprobs": best}
 
 
-def completion_logprobs(pieces: list[Piece], top: int, offset: int) -> Json:
+def completion_logprobs(pieces: list[Piece], top: int, offset: int, names_ids: bool = False) -> Json:
     """The `logprobs` of a completion: parallel lists."""
     offsets, values, best = [], [], []
     for piece in pieces:
@@ -52,9 +57,9 @@ def completion_logprobs(pieces: list[Piece], top: int, offset: int) -> Json:
         offset += len(token_text(piece.token))
         values.append(None if piece.place is None else piece.place.of(piece.token)[0])
         rows = [] if piece.place is None else listed(piece.place, top, piece.token)
-        best.append({token_text(token): logprob for token, logprob, _ in rows})
-    return {"text_offset": offsets, "token_logprobs": values, "tokens": [token_text(p.token) for p in pieces],
-            "top_logprobs": best}  # fmt: skip
+        best.append({spelled(token, names_ids): logprob for token, logprob, _ in rows})
+    return {"text_offset": offsets, "token_logprobs": values,
+            "tokens": [spelled(p.token, names_ids) for p in pieces], "top_logprobs": best}  # fmt: skip
 
 
 def finish_of(answer: Answer, is_named: bool) -> str | None:
@@ -75,7 +80,7 @@ def chat_choice(answer: Answer, is_named: bool, tool_id: str) -> Json:
     message["reasoning"] = answer.text("reasoning") or None
     logprobs = None
     if wish.top_logprobs is not None:
-        logprobs = {"content": [chat_logprob(piece, wish.top_logprobs) for piece in answer.pieces]}
+        logprobs = {"content": [chat_logprob(piece, wish.top_logprobs, wish.names_ids) for piece in answer.pieces]}
     return {"index": answer.index, "message": message, "logprobs": logprobs,
             "finish_reason": finish_of(answer, is_named), "stop_reason": answer.stop_reason,
             "token_ids": [p.token for p in answer.pieces] if wish.returns_token_ids else None,
@@ -87,7 +92,7 @@ def chat_chunk_choice(answer: Answer, piece: Piece, is_last: bool, is_named: boo
     wish = answer.wish
     logprobs = None
     if wish.top_logprobs is not None:
-        logprobs = {"content": [chat_logprob(piece, wish.top_logprobs)]}
+        logprobs = {"content": [chat_logprob(piece, wish.top_logprobs, wish.names_ids)]}
     choice: Json = {"index": answer.index, "delta": delta, "logprobs": logprobs,
                     "finish_reason": finish_of(answer, is_named) if is_last else None}  # fmt: skip
     if is_last:

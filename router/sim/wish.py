@@ -43,6 +43,7 @@ class Wish:
     wants_usage: bool
     wants_usage_always: bool
     returns_token_ids: bool
+    names_ids: bool  # `return_tokens_as_token_ids`: tokens in logprobs are spelled token_id:N
     echoes: bool
     ignores_eos: bool
     temperature: float
@@ -103,6 +104,7 @@ def wish_of(body: Mapping[str, Any], is_chat: bool, max_model_len: int, max_logp
         wants_usage=bool(options.get("include_usage")),
         wants_usage_always=bool(options.get("continuous_usage_stats")),
         returns_token_ids=bool(body.get("return_token_ids")),
+        names_ids=bool(body.get("return_tokens_as_token_ids")),
         echoes=echoes,
         ignores_eos=bool(body.get("ignore_eos")),
         temperature=temperature,
