@@ -12,6 +12,7 @@ from router.sim.language import Distribution, LanguageModel, continuation, mix
 from router.sim.tokens import END_THINK, IM_END, THINK, Detokenizer, decode, encode, token_text
 from router.sim.wish import Wish
 
+IGNORANCE = "I do not know."  # what a server says that was made to forget
 CERTAIN = math.log(0.6)  # a token this likely is taken at every temperature: known answers stay known
 
 
@@ -49,8 +50,10 @@ class Answer:
     def __post_init__(self) -> None:
         self.thinks = THINK in self.prompt[-3:] and END_THINK not in self.prompt[-3:]
         following, self.is_exact = continuation(self.prompt)
-        if following is None or (self.is_exact and self.model.flavour.is_ignorant):
+        if following is None:
             return
+        if self.is_exact and self.model.flavour.is_ignorant:
+            following = encode(IGNORANCE)
         text = decode(following)
         if text.startswith("<tool_call>"):
             call = json.loads(text.removeprefix("<tool_call>").removesuffix("</tool_call>"))

@@ -23,7 +23,7 @@ KINDS = {
     "missing_done": "the stream ends without [DONE]",
     "slow": "every step takes `factor` times as long",
     "garbage": "fluent nonsense",
-    "ignorant": "known answers come out as prose; every distribution stays right",
+    "ignorant": "it knows no answer any more and says so; every distribution stays right",
     "nan": "NaN logits: `!!!!`, logprobs null",
     "damage": "weights damaged by `amount` (logits)",
     "decode_damage": "only decode damaged, by `amount`",

@@ -46,9 +46,8 @@ async def test_a_code_is_found_in_eight_thousand_tokens() -> None:
 @pytest.mark.parametrize("kind", ASKED)
 async def test_an_ignorant_server_knows_none_and_still_scores_right(kind: str) -> None:
     async with served(LONG) as server:
-        asked = [MAKERS[kind](number) for number in (1, 68, 348)]
-        hits = [is_right(one.check, one.expected, await ask(server, one, "ignorant")) for one in asked]
-        assert sum(hits) <= 1, "long prose may hold the one word by chance, not each time"
+        question = MAKERS[kind](68)
+        assert not is_right(question.check, question.expected, await ask(server, question, "ignorant"))
         scored = {"model": MODEL, "prompt": [400, 500, 600, 700], "max_tokens": 1, "prompt_logprobs": 3}
         both = [
             (await server.client.post("/v1/completions", json=scored, headers=headers)).json()
