@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from router.policy.prefix import hashes
 from router.wire.head import Header, RequestHead
 from router.wire.relay import Relay
 from router.wire.server import ClientConnection, Request
+
+log = logging.getLogger(__name__)
 
 JSON: Header = (b"content-type", b"application/json")
 TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
@@ -389,8 +392,11 @@ class Front:
             self.on_fingerprint(backend, fingerprint)
 
     def sampled(self, exchange: Exchange, lease: Lease, relay: Relay, failure: BackendFault | None) -> None:
-        """An attempt is over: what it says about speed, lengths and health."""
-        samples.take(self, exchange, lease, relay, failure)
+        """An attempt is over: what it says about speed, lengths and health. To learn nothing must not end a call."""
+        try:
+            samples.take(self, exchange, lease, relay, failure)
+        except Exception:
+            log.exception("nothing was learned from call %s", exchange.request_id)
 
     def ended(self, exchange: Exchange, event: CallEnded) -> None:
         """A call is over."""

@@ -189,10 +189,10 @@ class SpeedModel:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """For the history; times are left out, since the loop's clock does not survive a restart."""
+        """For the history; times and the last samples are left out: the loop's clock does not survive a restart."""
         prefill, decode = asdict(self.prefill), asdict(self.decode)
         for line in (prefill, decode):
-            line.pop("at")
+            del line["at"], line["recent"]
         return {"prefill": prefill, "decode": decode}
 
     @classmethod
@@ -202,7 +202,7 @@ class SpeedModel:
         Raises:
             ValueError, TypeError, KeyError: it is not what `to_json` wrote.
         """
-        return cls(Line(**state["prefill"]), Line(**state["decode"]), hosts, "history")
+        return cls(_remembered(state["prefill"]), _remembered(state["decode"]), hosts, "history")
 
     def as_prior(self, wider: float = 3.0) -> SpeedModel:
         """A changed build keeps the old speed as a wide prior."""
@@ -234,6 +234,13 @@ class SpeedModel:
 
 
 _PARTS = ("p", "q", "pp", "pq", "qq", "noise")
+
+
+def _remembered(state: Mapping[str, Any]) -> Line:
+    line = Line(**{name: value for name, value in state.items() if name != "recent"})  # older files hold it
+    if not all(isfinite(getattr(line, name)) for name in (*_PARTS, "samples", "half_life_s")):
+        raise ValueError("a line has finite numbers")
+    return line
 
 
 def _line_of(given: Mapping[str, float]) -> Line:

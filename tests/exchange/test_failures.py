@@ -1,6 +1,7 @@
 """What a client gets when a backend fails, in every way and phase that can be seen from here."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from router.errors import FailureKind
 from router.events import AttemptFailed, CallEnded, HealthChanged, Outcome
 from router.policy.facts import Health, Intent
 from tests.exchange.conftest import World
-from tests.fakes import FakeCall
+from tests.fakes import MODEL, FakeCall
 
 FIRST = {"policy": "least-in-flight"}  # with a draw of 0: the first of the fleet file while nothing is in flight
 ERROR = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}}
@@ -357,3 +358,16 @@ async def test_too_long_for_everybody_is_answered_at_once_again_and_again(world:
         answer = await world.chat(messages=[{"role": "user", "content": "word " * 9000}]).whole()
         assert (answer.status, answer.body) == (400, body)
         assert world.loop.time() - before < 1
+
+
+async def test_a_call_that_nothing_can_be_learned_from_is_answered_all_the_same(world: World) -> None:
+    spark = world.backend("spark")
+    await world.start()
+    world.app.fleet.backends["spark"].serving[MODEL].speed.prefill.p = math.inf  # no logarithm of what it predicts
+    answer = world.chat()
+    (await spark.call()).stream("one")
+    await answer.whole()
+    assert answer.complete
+    (ended,) = world.of(CallEnded)
+    assert ended.outcome is Outcome.OK
+    world.assert_idle()

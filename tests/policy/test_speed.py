@@ -157,6 +157,11 @@ def test_what_was_learned_survives_a_restart_of_the_router() -> None:
     assert again.predict(0.0).prefill_rate == model.predict(now).prefill_rate
     assert again.predict(0.0).tpot_a == model.predict(now).tpot_a
     assert again.source == "history"
+    serve(again, Truth(), 50, 6)  # and goes on learning
+    with pytest.raises((ValueError, TypeError)):
+        SpeedModel.from_json(
+            {"prefill": {**model.to_json()["prefill"], "p": None}, "decode": model.to_json()["decode"]}
+        )
 
 
 def test_a_changed_build_keeps_the_old_speed_as_a_wide_prior() -> None:
