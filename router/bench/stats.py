@@ -2,8 +2,8 @@
 
 Two backends are measured back to back within a round; a box that warms up or clocks down in between slows both, and
 their ratio hardly moves. Speeds scatter by shares, not by amounts, so the logarithm of the ratio is what is close to
-normal; its mean over rounds, with the t interval of that many rounds, is honest from three rounds on, where a bootstrap
-of three to five values is far too narrow.
+normal; its mean over rounds, with the t interval of that many rounds, is honest from three rounds on, where a
+percentile bootstrap of three to five values covers 74 to 85 % instead of 95.
 """
 
 from __future__ import annotations

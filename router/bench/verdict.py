@@ -82,14 +82,10 @@ def _main(keys: Sequence[Key]) -> set[Key]:
 def sentences(
     comparisons: Sequence[Comparison], subjects: Sequence[Subject], qualities: Mapping[str, Quality]
 ) -> list[str]:
-    """The verdict in words: the main questions each with an answer, then quality, then what else stands."""
+    """The verdict in words: the main questions each with an answer, quality, then what else stands."""
     titles = {one.name: one.title for one in subjects}
     said = [_answer(one, titles) for one in comparisons if one.is_main]
-    others = [one for one in comparisons if not one.is_main and one.winner is not None]
-    if others:
-        said.append("Also beyond noise: " + "; ".join(_answer(one, titles) for one in others) + ".")
-    for first, second in combinations(subjects, 2):
-        said.append(_quality(first, second, qualities))
+    said += [_quality(first, second, qualities) for first, second in combinations(subjects, 2)]
     winners = {one.winner for one in comparisons if one.winner is not None}
     said += [
         f"{titles[name]} is faster at something, but its answers are {quality.grade}"
@@ -97,7 +93,7 @@ def sentences(
         for name, quality in qualities.items()
         if name in winners and quality.grade in ("flagged", "suspect")
     ]
-    return said
+    return said + [f"also beyond noise: {one}" for one in _together(comparisons, titles)]
 
 
 def _answer(one: Comparison, titles: Mapping[str, str]) -> str:
@@ -120,6 +116,27 @@ def _answer(one: Comparison, titles: Mapping[str, str]) -> str:
         f"no difference beyond noise in how fast {titles[faster]} and {titles[slower]} {one.key.what} {where} "
         f"({ratio.value:.2f}×, {interval})"
     )
+
+
+def _together(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[str]:
+    """What else stands, one sentence for all numbers of streams."""
+    groups: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+    for one in comparisons:
+        if one.is_main or one.winner is None or one.ratio is None:
+            continue
+        ratio, slower = (one.ratio, one.second) if one.winner == one.first else (one.ratio.inverse, one.first)
+        group = (one.winner, slower, one.key.what, one.key.prompt, one.key.siblings)
+        groups.setdefault(group, []).append((one.key.concurrency, ratio.value))
+    said = []
+    for (winner, slower, what, prompt, siblings), found in groups.items():
+        low, high = (f"{edge(ratio for _, ratio in found):.2f}" for edge in (min, max))
+        times = low if low == high else f"{low} to {high}"
+        levels = ", ".join(str(n) for n, _ in sorted(found))
+        where = (" after a long prompt" if prompt == "long" else "") + (
+            " beside busy siblings" if siblings == Siblings.BUSY else ""
+        )
+        said.append(f"{titles[winner]} {what}s {times}× faster than {titles[slower]} at c={levels}{where}")
+    return said
 
 
 def _quality(first: Subject, second: Subject, qualities: Mapping[str, Quality]) -> str:
