@@ -146,17 +146,18 @@ class Plan:
     seed: int = 0
 
     def warm_ups(self) -> list[Step]:
-        """Every prompt shape at every concurrency once, unmeasured: kernels compile or tune at first touch."""
-        steps: list[Step] = []
-        for subject in self.subjects:
-            seen: set[tuple[int, int]] = set()
-            for condition in sorted(self.conditions, key=lambda c: (c.concurrency, c.shape.prompt_tokens)):
-                key = (condition.shape.prompt_tokens, condition.concurrency)
-                idle = Condition(condition.shape, condition.concurrency)
-                if key not in seen and subject.cannot(idle) is None:
-                    seen.add(key)
-                    steps.append(Step(0, idle, subject))
-        return steps
+        """Every prompt length at every concurrency once, unmeasured: kernels compile or tune at first touch.
+
+        The lightest first: they show the pace, and whether the heavy ones are worth beginning.
+        """
+        steps: dict[tuple[int, int, str], Step] = {}
+        for condition in sorted(self.conditions, key=lambda c: (c.concurrency, c.shape.prompt_tokens)):
+            idle = Condition(condition.shape, condition.concurrency)
+            for subject in self.subjects:
+                if subject.cannot(idle) is None:
+                    key = (condition.concurrency, condition.shape.prompt_tokens, subject.name)
+                    steps.setdefault(key, Step(0, idle, subject))
+        return list(steps.values())
 
     def rounds(self) -> Iterator[Step]:
         """Round by round; conditions in a new order each time, the subjects of one condition back to back.

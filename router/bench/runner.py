@@ -10,6 +10,7 @@ from typing import Any
 
 from router.bench.measured import Figures, Measurement, Stream, figures
 from router.bench.outcome import CallFailed, Load, Outcome, Progress, Rules, Target, strangers
+from router.bench.pacing import Pacing
 from router.bench.plan import WARM_UP_TOKENS, WARM_UPS, Condition, Plan, Siblings, Step, Subject
 from router.bench.prompts import FIRST_GUESS, prompt, words_of
 
@@ -56,8 +57,7 @@ class Runner:
         self._told = told
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
-        self._took: dict[tuple[str, Condition], float] = {}
-        self._paces: dict[str, float] = {}  # how many times longer than believed
+        self._pacing = Pacing()
         self._words: dict[str, float] = {}  # tokens per word, by model
         self._failures: dict[str, int] = {}
         self._refused: dict[str, int] = {}  # the fewest streams at which a backend failed
@@ -87,27 +87,35 @@ class Runner:
             self._work.cancel()
 
     async def _all(self) -> None:
-        warm, measured = self.plan.warm_ups(), list(self.plan.rounds())
-        for number, step in enumerate(warm):
-            self._tell(warm[number:] + measured, len(warm) + len(measured), f"warming up {step.subject.name}")
-            await self._one(step)
-        for number, step in enumerate(measured):
+        left = [*self.plan.warm_ups(), *self.plan.rounds()]
+        steps = len(left)
+        while left:
+            step = left[0]
             now = f"round {step.round} of {self.plan.repeats}: {step.subject.name}, {step.condition}"
-            self._tell(measured[number:], len(warm) + len(measured), now)
+            self._tell(left, steps, now if step.round else f"warming up {step.subject.name}, {step.condition}")
             await self._one(step)
-        self._tell([], len(warm) + len(measured), "done")
+            del left[0]
+            if left and (step.round == 0 or step.round != left[0].round):
+                left = self._fitting(left)
+        self._tell([], steps, "done")
+
+    def _fitting(self, left: list[Step]) -> list[Step]:
+        """Without what the time will not do for."""
+        left, dropped = self._pacing.fitting(self._lasting(left), self._rules.most_s - (self._clock() - self._began))
+        for one in dropped:
+            self.outcome.note(f"{one} is left out: it is slower than believed, and {self._limit} would not do")
+        return left
+
+    @property
+    def _limit(self) -> str:
+        return f"the limit of {self._rules.most_s / 60:.0f} minutes (--max-minutes)"
+
+    def _lasting(self, steps: list[Step]) -> list[Step]:
+        return [step for step in steps if step.subject.name not in self.outcome.gone]
 
     def _tell(self, left: list[Step], steps: int, now: str) -> None:
         number = left[0].round if left else self.plan.repeats
-        self._told(Progress(number, steps - len(left), steps, sum(map(self._expected, left)), now))
-
-    def _expected(self, step: Step) -> float:
-        if step.subject.name in self.outcome.gone:
-            return 0.0
-        known = self._took.get((step.subject.name, step.condition)) if step.round else None
-        tokens = None if step.round else WARM_UP_TOKENS
-        believed = step.subject.pace.seconds(step.condition, tokens) * self._paces.get(step.subject.name, 1.0)
-        return (believed if known is None else known) * (1 if step.round else WARM_UPS)
+        self._told(Progress(number, steps - len(left), steps, self._pacing.seconds(self._lasting(left)), now))
 
     async def _one(self, step: Step) -> None:
         """One step, however it ends: kept, tried again, or given up."""
@@ -117,7 +125,7 @@ class Runner:
         before, tries = inf, TRIES if step.round else MOST_WARM_UPS
         for attempt in range(tries):
             if self._clock() - self._began > self._rules.most_s:
-                raise Stop(f"the limit of {self._rules.most_s / 60:.0f} minutes was reached (--max-minutes)")
+                raise Stop(f"{self._limit} was reached")
             await self._wait_for_idle(step)
             seed = f"{self.plan.seed}/{name}/{step.round}/{step.condition}/{attempt}"
             began = self._clock()
@@ -130,7 +138,7 @@ class Runner:
             except SiblingFailed as fault:
                 self.outcome.note(f"{name}, {step.condition}: not measured, {fault}")
                 return
-            self._learn_pace(step, self._clock() - began)
+            self._pacing.learn(step, self._clock() - began)
             if step.round == 0:
                 if attempt + 1 >= WARM_UPS and found.prefill_s > WARM * before:
                     return
@@ -183,15 +191,6 @@ class Runner:
     def _give_up(self, name: str, why: str) -> None:
         self.outcome.gone[name] = why
 
-    def _learn_pace(self, step: Step, took: float) -> None:
-        name = step.subject.name
-        if step.round:
-            self._took[name, step.condition] = took
-        tokens = None if step.round else WARM_UP_TOKENS
-        ratio = took / step.subject.pace.seconds(step.condition, tokens)
-        # First touch makes a warm-up slow; a measurement tells better.
-        self._paces[name] = 0.7 * self._paces.get(name, ratio) + 0.3 * ratio
-
     async def _measure(self, step: Step, seed: str) -> tuple[Figures, float]:
         """All streams of one condition at once. Raises CallFailed where one of them does."""
         subject, condition = step.subject, step.condition
@@ -199,7 +198,7 @@ class Runner:
         ratio = self._words.get(subject.model, FIRST_GUESS)
         prompts = [prompt(f"{seed}/{n}", shape.prompt_tokens, ratio) for n in range(condition.concurrency)]
         tokens = shape.answer_tokens if step.round else WARM_UP_TOKENS
-        limit_s = max(LEAST_LIMIT_S, TIMES_EXPECTED * self._expected(step))
+        limit_s = max(LEAST_LIMIT_S, TIMES_EXPECTED * self._pacing.expected(step))
         watched = [subject.name] if condition.siblings is Siblings.BUSY else [subject.name, *subject.siblings]
         async with self._busy_siblings(subject, condition, seed):
             before = await self._loads(watched)

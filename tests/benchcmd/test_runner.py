@@ -1,6 +1,7 @@
 """A bench against simulated engines in virtual time: order, strangers, deaths, Ctrl-C, siblings."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -190,9 +191,21 @@ async def test_an_interrupted_bench_keeps_what_it_has_and_hangs_up() -> None:
 async def test_a_limit_of_time_ends_a_bench_with_what_it_has() -> None:
     a = SimTarget()
     outcome = await Runner(plan_of("a", repeats=50), {"a": a}, Rules(most_s=30.0)).run()
-    assert "minutes was reached (--max-minutes)" in outcome.stopped
+    assert "(--max-minutes) was reached" in outcome.stopped
     assert outcome.measurements
     await stop(a)
+
+
+async def test_a_backend_slower_than_believed_is_asked_less_but_whole_rounds() -> None:
+    slow = SimTarget(replace(QUICK, overhead_s=0.3))  # a step takes twenty times as long
+    plan = plan_of("a", levels=(1, 4, 16), repeats=4)
+    outcome = await Runner(plan, {"a": slow}, Rules(most_s=150.0)).run()
+    assert outcome.stopped == ""
+    counts = Counter(one.condition for one in outcome.measurements)
+    assert counts[Condition(SHORT, 1)] == counts[Condition(LONG, 1)] == 4  # enough for an interval
+    assert counts[Condition(SHORT, 16)] < 4
+    assert any("c=16 is left out: it is slower than believed" in note for note in outcome.notes)
+    await stop(slow)
 
 
 async def test_a_hang_is_given_up_in_time_and_reported() -> None:
