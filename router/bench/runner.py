@@ -11,7 +11,7 @@ from typing import Any
 from router.bench.measured import Figures, Measurement, Stream, figures
 from router.bench.outcome import CallFailed, Load, Outcome, Progress, Rules, Target, strangers
 from router.bench.pacing import Pacing
-from router.bench.plan import WARM_UP_TOKENS, WARM_UPS, Condition, Plan, Siblings, Step, Subject
+from router.bench.plan import WARM_UP_TOKENS, WARM_UPS, Condition, Plan, Shape, Siblings, Step, Subject
 from router.bench.prompts import FIRST_GUESS, prompt, words_of
 
 TRIES = 3  # of a measurement that somebody disturbed
@@ -61,6 +61,8 @@ class Runner:
         self._words: dict[str, float] = {}  # tokens per word, by model
         self._failures: dict[str, int] = {}
         self._refused: dict[str, int] = {}  # the fewest streams at which a backend failed
+        self._answered: set[str] = set()
+        self._unfit: set[tuple[str, Shape]] = set()  # shapes that a backend that answers others does not take
         self._work: asyncio.Task[None] | None = None
         self._said = ""
 
@@ -122,6 +124,8 @@ class Runner:
         name, streams = step.subject.name, step.condition.concurrency
         if name in self.outcome.gone or streams >= self._refused.get(name, 1 << 30):
             return
+        if (name, step.condition.shape) in self._unfit:
+            return
         before, tries = inf, TRIES if step.round else MOST_WARM_UPS
         for attempt in range(tries):
             if self._clock() - self._began > self._rules.most_s:
@@ -138,6 +142,7 @@ class Runner:
             except SiblingFailed as fault:
                 self.outcome.note(f"{name}, {step.condition}: not measured, {fault}")
                 return
+            self._answered.add(name)
             self._pacing.learn(step, self._clock() - began)
             if step.round == 0:
                 if attempt + 1 >= WARM_UPS and found.prefill_s > WARM * before:
@@ -158,10 +163,14 @@ class Runner:
 
     async def _bear(self, step: Step, fault: CallFailed, began: float) -> bool:
         """A measurement failed: whether to try it again."""
-        name, streams = step.subject.name, step.condition.concurrency
+        name, streams, shape = step.subject.name, step.condition.concurrency, step.condition.shape
         self.outcome.measurements.append(
             Measurement(step.round, step.condition, name, began - self._began, None, str(fault), kept=False)
         )
+        if fault.is_refusal and name in self._answered:
+            self._unfit |= {(name, one.shape) for one in self.plan.conditions if one.shape.prompt == shape.prompt}
+            self.outcome.note(f"{name} does not take a {shape.prompt} prompt, which is left out for it: {fault}")
+            return False
         if fault.is_refusal:
             self._give_up(name, f"it does not take the call: {fault}")
             return False

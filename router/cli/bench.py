@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,19 +19,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from router.bench import found as finding
 from router.bench import outcome as running
 from router.bench.client import HttpTarget, http_client
-from router.bench.found import Found, NobodyToMeasure
+from router.bench.found import Found
 from router.bench.page import page
-from router.bench.plan import CONCURRENCY, QUICK_SHAPES, SHAPES, Plan, Siblings, Subject, conditions_of
+from router.bench.plan import CONCURRENCY, QUICK_SHAPES, SHAPES, Plan, Siblings, conditions_of
 from router.bench.result import Result, document, judge
 from router.bench.runner import Runner
 from router.bench.text import markdown, method, tables
 from router.cli.ask import Admin, AdminUrl, fail
+from router.cli.benchlook import NOT_USABLE, look
 from router.cli.status import duration
 
-DONE, INCOMPLETE, NOT_USABLE = 0, 1, 2
+DONE, INCOMPLETE = 0, 1
 ROUNDS, QUICK_ROUNDS, QUICK_CONCURRENCY = 5, 3, (1, 4)
 _LIMIT_TIMES, _LEAST_LIMIT_S = 3.0, 600.0  # of the estimate, where --max-minutes is not given
 
@@ -68,7 +68,9 @@ def bench(
     api_key: Annotated[
         str | None, typer.Option(envvar="ROUTER_BENCH_API_KEY", help="Key that the backends ask for.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order and the prompts.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of order and prompts; again, it meets its own in caches. [default: drawn]")
+    ] = None,
     admin: AdminUrl = None,
 ) -> None:
     """Compare backends: prefill and decode apart, short and long, 1 to 16 streams, siblings idle and busy.
@@ -88,28 +90,12 @@ def bench(
     """
     console = Console(stderr=as_json or as_markdown, highlight=False)
     levels = _levels(concurrency, QUICK_CONCURRENCY if quick else CONCURRENCY)
-    names = list(what or [])
-    bare = bool(names) and all(map(finding.is_url, names))
-    if not bare and any(map(finding.is_url, names)):
-        fail("name backends of the router, or give URLs, not both", NOT_USABLE)
-    router = None if bare else Admin(admin)
-    try:
-        found = asyncio.run(_look(names, model, api_key) if router is None else _look_at(router, names, model, api_key))
-        twice = finding.same_twice(found.subjects)
-        if twice is not None:
-            raise NobodyToMeasure(f"{twice} stands there twice: it would be compared with itself")
-        if not found.subjects:
-            raise NobodyToMeasure("nobody can be measured: " + _told(found.lost))
-    except NobodyToMeasure as fault:
-        fail(escape(str(fault)), NOT_USABLE)
+    router, found = look(list(what or []), model, api_key, admin)
+    shapes, rounds = (QUICK_SHAPES, QUICK_ROUNDS) if quick else (SHAPES, ROUNDS)
     beside = tuple(Siblings) if siblings is Beside.BOTH else (Siblings(siblings.value),)
-    conditions = conditions_of(
-        QUICK_SHAPES if quick else SHAPES,
-        levels,
-        beside,
-        lambda condition: any(one.cannot(condition) is None for one in found.subjects),
-    )
-    plan = Plan(found.subjects, conditions, repeats or (QUICK_ROUNDS if quick else ROUNDS), seed)
+    conditions = conditions_of(shapes, levels, beside, lambda c: any(one.cannot(c) is None for one in found.subjects))
+    drawn = secrets.randbelow(1 << 31) if seed is None else seed
+    plan = Plan(found.subjects, conditions, repeats or rounds, drawn)
     _announce(console, plan, found)
     if dry_run:
         return
@@ -137,51 +123,6 @@ def _levels(given: str | None, default: Sequence[int]) -> tuple[int, ...]:
     if not levels or levels[0] < 1 or levels[-1] > max(CONCURRENCY):
         fail(f"--concurrency is numbers from 1 to {max(CONCURRENCY)}, like 1,4,16; not {given}", NOT_USABLE)
     return tuple(levels)
-
-
-def _told(lost: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in lost.items()) or "the router knows no backend that is ready"
-
-
-# --- whom ---
-
-
-async def _look(urls: Sequence[str], model: str | None, api_key: str | None) -> Found:
-    """Ask bare URLs what they serve."""
-    models: dict[str, list[str]] = {}
-    why: dict[str, str] = {}
-    for url in urls:
-        async with http_client(url, api_key) as client:
-            try:
-                cards = await HttpTarget(url, "", client, time.monotonic).cards()
-                models[url] = [card.id for card in cards if card.parent is None]
-            except running.CallFailed as fault:
-                why[url] = str(fault)
-    found = finding.from_urls(urls, models, model)
-    lost = {name: next((said for url, said in why.items() if name in url), told) for name, told in found.lost.items()}
-    return await _looked(replace(found, lost=lost), api_key)
-
-
-async def _look_at(router: Admin, names: Sequence[str], model: str | None, api_key: str | None) -> Found:
-    return await _looked(finding.from_router(router.get("/api/status"), names, model), api_key)
-
-
-async def _looked(found: Found, api_key: str | None) -> Found:
-    """Everybody as they say of themselves: context and KV cache; without those that do not answer."""
-    gone: dict[str, str] = {}
-    known: dict[str, Subject] = {}
-    for one in (*found.subjects, *found.beside):
-        async with http_client(one.url, api_key) as client:
-            target = HttpTarget(one.name, one.model, client, time.monotonic)
-            try:
-                cards = await target.cards()
-            except running.CallFailed as fault:
-                gone[one.name] = str(fault)
-                continue
-            context = next((card.max_model_len for card in cards if card.id == one.model), None)
-            known[one.name] = replace(one, context=context, kv_tokens=(await target.load()).kv_tokens)
-    subjects = tuple(known.get(one.name, one) for one in found.subjects)
-    return finding.without(replace(found, subjects=subjects), gone)
 
 
 def _announce(console: Console, plan: Plan, found: Found) -> None:

@@ -109,6 +109,22 @@ async def test_a_call_that_is_refused_for_its_content_is_not_repeated() -> None:
     await stop(a)
 
 
+async def test_a_prompt_that_is_too_long_for_a_backend_is_left_out_for_it_alone() -> None:
+    class Small(SimTarget):
+        async def call(self, prompt: str, answer_tokens: int, limit_s: float) -> Any:
+            if len(prompt) > 2000:
+                raise CallFailed("it answered 400: maximum context length is 512 tokens", is_refusal=True)
+            return await super().call(prompt, answer_tokens, limit_s)
+
+    a, b = Small(seed=1), SimTarget(seed=2)
+    outcome = await Runner(plan_of("a", "b"), {"a": a, "b": b}).run()
+    assert (outcome.stopped, outcome.gone) == ("", {})
+    assert {one.condition.shape for one in outcome.measurements if one.subject == "a" and one.figures} == {SHORT}
+    assert {one.condition.shape for one in outcome.measurements if one.subject == "b"} == {SHORT, LONG}
+    assert sum("does not take a long prompt" in note for note in outcome.notes) == 1
+    await stop(a, b)
+
+
 class Restarts(SimTarget):
     """Another process from its tenth call on."""
 
