@@ -16,6 +16,7 @@ import httpx
 
 MODEL = "sim-model"
 TOKEN = "live-test"
+LIMIT_S = 120.0  # for what never comes, however slow the machine
 
 
 def free_port() -> int:
@@ -44,9 +45,9 @@ class Process:
     def admin(self, method: str, path: str, document: Any = None) -> httpx.Response:
         url = f"http://127.0.0.1:{self.admin_port}{path}"
         headers = {"authorization": f"Bearer {TOKEN}"}
-        return httpx.request(method, url, json=document, headers=headers, timeout=10, trust_env=False)
+        return httpx.request(method, url, json=document, headers=headers, timeout=LIMIT_S, trust_env=False)
 
-    def end(self, how: signal.Signals = signal.SIGTERM, within_s: float = 20) -> int:
+    def end(self, how: signal.Signals = signal.SIGTERM, within_s: float = LIMIT_S) -> int:
         if self.popen.poll() is None:
             self.popen.send_signal(how)
         try:
@@ -56,7 +57,7 @@ class Process:
             return self.popen.wait(5)
 
 
-def until(check: Any, within_s: float = 30.0) -> None:
+def until(check: Any, within_s: float = LIMIT_S) -> None:
     deadline = time.monotonic() + within_s
     while not answers(check):
         assert time.monotonic() < deadline, f"{check} did not hold within {within_s} s"
@@ -89,7 +90,7 @@ def sim(folder: Path, name: str, *more: str, profile: str = "fast", port: int = 
     port = port or free_port()
     args = ("sim", "--port", str(port), "--model", MODEL, "--profile", profile, *more)
     with started(folder, name, *args, port=port) as process:
-        until(lambda: httpx.get(f"{process.url}/health", trust_env=False).status_code == 200)
+        until(lambda: httpx.get(f"{process.url}/health", timeout=LIMIT_S, trust_env=False).status_code == 200)
         yield process
 
 
@@ -99,6 +100,6 @@ def router(folder: Path, *args: str) -> Iterator[Process]:
     serve = ("serve", "--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port), *args)
     env = {"ROUTER_STATE_DIR": str(folder / "state"), "ROUTER_ADMIN_TOKEN": TOKEN}
     with started(folder, "router", *serve, port=port, admin_port=admin_port, **env) as process:
-        until(lambda: httpx.get(f"{process.url}/readyz", trust_env=False).status_code == 200)
+        until(lambda: httpx.get(f"{process.url}/readyz", timeout=LIMIT_S, trust_env=False).status_code == 200)
         until(lambda: process.admin("GET", "/livez").status_code == 200)
         yield process

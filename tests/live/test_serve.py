@@ -5,21 +5,20 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.live.processes import MODEL, Process, router, sim, until
+from tests.live.processes import LIMIT_S, MODEL, Process, router, sim, until
 
 pytestmark = pytest.mark.live
 
 
 def chat(url: str, count: int = 10, **more: Any) -> httpx.Response:
     body = {"model": MODEL, "messages": [{"role": "user", "content": f"count to {count}"}], **more}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=LIMIT_S, trust_env=False)
 
 
 def streamed(url: str, count: int) -> tuple[str, bool]:
@@ -27,7 +26,7 @@ def streamed(url: str, count: int) -> tuple[str, bool]:
     body = {"model": MODEL, "messages": [{"role": "user", "content": f"count to {count}"}], "stream": True}
     body["max_tokens"] = 4 * count
     text, done = "", False
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False) as answer:
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as answer:
         for line in answer.iter_lines():
             if line == "data: [DONE]":
                 done = True
@@ -65,7 +64,7 @@ def test_a_backend_killed_in_the_middle_of_an_answer_is_continued(tmp_path: Path
         router(tmp_path, "--backend", a.url, "--backend", b.url) as r,
     ):
         found: list[tuple[str, bool]] = []
-        thread = threading.Thread(target=lambda: found.append(streamed(r.url, 60)))
+        thread = threading.Thread(target=lambda: found.append(streamed(r.url, 200)))
         thread.start()
         busy: list[Process] = []
 
@@ -77,8 +76,8 @@ def test_a_backend_killed_in_the_middle_of_an_answer_is_continued(tmp_path: Path
 
         until(one_is_busy)
         busy[0].end(signal.SIGKILL)
-        thread.join(60)
-        assert found == [(numbers(60), True)]
+        thread.join(LIMIT_S)
+        assert found == [(numbers(200), True)]
 
 
 def test_sighup_reloads_and_sigterm_lets_streams_finish(tmp_path: Path) -> None:
@@ -90,22 +89,20 @@ def test_sighup_reloads_and_sigterm_lets_streams_finish(tmp_path: Path) -> None:
             r.popen.send_signal(signal.SIGHUP)
             until(lambda: len(r.admin("GET", "/api/status").json()["backends"]) == 2)
             found: list[tuple[str, bool]] = []
-            thread = threading.Thread(target=lambda: found.append(streamed(r.url, 40)))
+            thread = threading.Thread(target=lambda: found.append(streamed(r.url, 150)))
             thread.start()
             until(lambda: r.admin("GET", "/api/status").json()["calls_open"] == 1)
-            began = time.monotonic()
             code = r.end(signal.SIGTERM)
-            thread.join(60)
-            assert found == [(numbers(40), True)], r.text[-2000:]
+            thread.join(LIMIT_S)
+            assert found == [(numbers(150), True)], r.text[-2000:]
             assert code == 0
-            assert time.monotonic() - began < 20
 
 
 def test_a_taken_port_names_its_owner_and_the_flag(tmp_path: Path) -> None:
     with sim(tmp_path, "a") as a, router(tmp_path, "--backend", a.url) as r:
         args = ["serve", "--host", "127.0.0.1", "--port", str(r.port), "--admin-port", "0", "--backend", a.url]
         second = subprocess.run(
-            [sys.executable, "-m", "router", *args], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-m", "router", *args], capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
         assert second.returncode == 3
         assert f"port {r.port} is taken" in second.stderr
@@ -113,16 +110,18 @@ def test_a_taken_port_names_its_owner_and_the_flag(tmp_path: Path) -> None:
         assert "--port" in second.stderr
 
 
+def decode_rate(r: Process) -> dict[str, Any]:
+    models = r.admin("GET", "/api/status").json()["backends"][0]["models"]
+    return dict(models[0]["speed"]["decode_rate"]) if models else {"source": "nothing yet"}
+
+
 def test_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
     with sim(tmp_path, "a", profile="marlin") as a:
         with router(tmp_path, "--backend", a.url) as r:
             for _ in range(3):
                 assert streamed(r.url, 30)[1]
-            before = r.admin("GET", "/api/status").json()["backends"][0]["models"][0]["speed"]["decode_rate"]
+            before = decode_rate(r)
             assert before["source"] == "learned"
         with router(tmp_path, "--backend", a.url) as r:
-            until(lambda: r.admin("GET", "/api/status").json()["backends"][0]["models"])
-            streamed(r.url, 10)
-            after = r.admin("GET", "/api/status").json()["backends"][0]["models"][0]["speed"]["decode_rate"]
-            assert after["samples"] > 1
-            assert abs(after["value"] / before["value"] - 1) < 0.5
+            until(lambda: decode_rate(r)["source"] == "learned")  # once its build is known again, and before any call
+            assert decode_rate(r)["value"] == pytest.approx(before["value"], rel=0.05)

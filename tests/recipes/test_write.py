@@ -60,7 +60,7 @@ def test_docker_compose_accepts_what_is_written(name: str) -> None:
         [*command, "-f", str(DEPLOY / name), "config", "--quiet"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def compose_command() -> list[str] | None:
         if shutil.which(command[0]) is None:
             continue
         asked = subprocess.run(
-            [*command, "version", "--short"], capture_output=True, text=True, timeout=20, check=False
+            [*command, "version", "--short"], capture_output=True, text=True, timeout=180, check=False
         )
         if asked.returncode == 0 and asked.stdout.strip().lstrip("v")[:2] in ("2.", "3.", "4.", "5."):
             return command
@@ -168,6 +168,6 @@ def test_systemd_accepts_what_is_written(tmp_path: Path) -> None:
     for name, text in systemd(three(), binary=shutil.which("true") or "/bin/true").items():
         (tmp_path / name).write_text(text)
         done = subprocess.run(
-            ["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True, timeout=60, check=False
+            ["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True, timeout=180, check=False
         )
         assert done.stderr == ""

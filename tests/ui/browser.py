@@ -40,7 +40,7 @@ def chromium(profile: Path, size: tuple[int, int] = (1440, 1000)) -> Iterator[we
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(180)
         yield driver
     finally:
         driver.quit()

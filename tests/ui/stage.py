@@ -17,6 +17,7 @@ import httpx
 from tests.processes import Process, answers, free_port, router_command
 
 TOKEN = "a-token-for-tests"
+START_LIMIT_S = 180.0
 PROMPTS = (
     "Write a haiku about unified memory.",
     "Explain in two sentences what a mixture of experts is. " * 12,
@@ -97,7 +98,7 @@ class Stage:
                 command += ["--log", str(self.folder / f"{one.name}.log")]
                 self.backends[one.name] = Process(command, self.folder / f"{one.name}.out", environ)
         for name, process in self.backends.items():
-            process.wait_until(lambda name=name: answers(f"http://127.0.0.1:{self.ports[name]}/health"), 30)
+            process.wait_until(lambda name=name: answers(f"http://127.0.0.1:{self.ports[name]}/health"), START_LIMIT_S)
         self.write_fleet()
         self.port, self.admin_port = free_port(), free_port()
         self.start_router()
@@ -107,7 +108,7 @@ class Stage:
         command = [router_command(), "serve", "--config", str(self.fleet_file), "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--admin-port", str(self.admin_port)]
         self.router = Process(command, self.folder / "router.out", environ)
-        self.router.wait_until(lambda: answers(f"{self.url}/livez"), 30)
+        self.router.wait_until(lambda: answers(f"{self.url}/livez"), START_LIMIT_S)
 
     def stop(self) -> None:
         for process in (self.router, *self.backends.values()):
@@ -123,7 +124,7 @@ class Stage:
             "messages": [{"role": "user", "content": prompt}],
         }
         address = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-        with httpx.stream("POST", address, json=body, timeout=60, trust_env=False) as answer:
+        with httpx.stream("POST", address, json=body, timeout=180, trust_env=False) as answer:
             for _ in answer.iter_raw():
                 pass
             return answer.status_code

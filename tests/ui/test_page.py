@@ -32,7 +32,7 @@ class Page:
         self.driver.get(self.stage.login)
         self.until(lambda: self.count("#fleet tbody tr.backend") >= 4)
 
-    def until(self, condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], limit_s: float = 120.0) -> Any:
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
