@@ -168,6 +168,10 @@ def test_systemd_accepts_what_is_written(tmp_path: Path) -> None:
     for name, text in systemd(three(), binary=shutil.which("true") or "/bin/true").items():
         (tmp_path / name).write_text(text)
         done = subprocess.run(
-            ["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True, timeout=180, check=False
+            ["systemd-analyze", "verify", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
         )
         assert done.stderr == ""
