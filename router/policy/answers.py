@@ -39,9 +39,9 @@ def is_right(check: str, expected: str, answer: Answer) -> bool:
     """Judge a known answer.
 
     `check` is one of: "contains" (the expected words stand in it, case and spacing apart), "number" (the last number
-    is the expected one), "copy" (the expected text stands there letter by letter), "json" (an object that holds every
-    expected key and value) and "tool" (a call of the expected name, its arguments likewise; expected is
-    `{"name": …, "arguments": {…}}`).
+    is the expected one), "copy" (the expected text stands there letter by letter), "row" (its numbers are the expected
+    ones, in order), "json" (an object that holds every expected key and value) and "tool" (a call of the expected name,
+    its arguments likewise; expected is `{"name": …, "arguments": {…}}`).
 
     Raises:
         KeyError: for another check.
@@ -62,6 +62,22 @@ def _number(expected: str, answer: Answer) -> bool:
     return bool(found) and float(found[-1]) == float(expected)
 
 
+def _row(expected: str, answer: Answer) -> bool:
+    return f" {expected} " in f" {' '.join(re.findall(r'[0-9]+', answer.text))} "
+
+
+def right_so_far(expected: str, text: str) -> int:
+    """How many numbers of a row were said in order before something else came."""
+    wanted, said = expected.split(), re.findall(r"[0-9]+", text)
+    start = said.index(wanted[0]) if wanted[0] in said else len(said)
+    count = 0
+    for one, other in zip(wanted, said[start:], strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
 def _json(expected: str, answer: Answer) -> bool:
     start, end = answer.text.find("{"), answer.text.rfind("}")
     return 0 <= start < end and _holds(answer.text[start : end + 1], json.loads(expected))
@@ -76,6 +92,7 @@ _CHECKS: Mapping[str, Callable[[str, Answer], bool]] = {
     "contains": _contains,
     "copy": _copy,
     "number": _number,
+    "row": _row,
     "json": _json,
     "tool": _tool,
 }

@@ -29,6 +29,7 @@ from router.policy.scoring import Paired, is_comparable, report
 from router.policy.sequential import ALPHA, SequentialTest, begin, excess, observe, renew, tolerance_of
 
 CLEAN_TEXTS = 5  # new texts that a clean check stands on
+CLEAN_LONG = 2  # long questions: one after a long prompt, one with a long answer
 MOST_EVIDENCE = 8  # pieces kept, newest last
 MISSES_TRUSTED = 0.1  # known answers that a right build may miss of those a trusted build of the model got right
 MISSES_UNKNOWN = 0.5  # the same where nobody knows what the model can do
@@ -41,9 +42,16 @@ class Family(StrEnum):
     DECODE = "decode"  # generated alone, scored afterwards
     LOADED = "loaded"  # the same under concurrency
     ANSWERS = "answers"  # known answers
+    LONG = "long"  # known answers after a long prompt, or far into a long answer
 
 
-SHARES: Mapping[Family, float] = {Family.PREFILL: 0.4, Family.DECODE: 0.2, Family.LOADED: 0.2, Family.ANSWERS: 0.2}
+SHARES: Mapping[Family, float] = {
+    Family.PREFILL: 0.4,
+    Family.DECODE: 0.2,
+    Family.LOADED: 0.15,
+    Family.ANSWERS: 0.15,
+    Family.LONG: 0.1,
+}
 
 
 class Kind(StrEnum):
@@ -246,7 +254,14 @@ def score_texts(
     return _count(quality, _Batch(family, named, numbers, detail, Kind.DAMAGE, proof), now)
 
 
-def score_answers(quality: Quality, right: Mapping[str, bool], *, trusted: frozenset[str], now: float) -> Quality:
+def score_answers(
+    quality: Quality,
+    right: Mapping[str, bool],
+    *,
+    trusted: frozenset[str],
+    now: float,
+    family: Family = Family.ANSWERS,
+) -> Quality:
     """Count known answers. `trusted` names the questions that a trusted build of this model answered right.
 
     A miss weighs the more, the less a right build may miss; where nobody knows what the model can do, one miss in two
@@ -261,12 +276,13 @@ def score_answers(quality: Quality, right: Mapping[str, bool], *, trusted: froze
     missed = tuple(name for name, hit in right.items() if not hit)
     numbers = {"right": float(len(right) - len(missed)), "asked": float(len(right))}
     detail = f"{len(missed)} of {len(right)} known answers missed" + (f": {', '.join(missed[:5])}" if missed else "")
-    after = _count(quality, _Batch(Family.ANSWERS, named, numbers, detail, Kind.WRONG, None), now)
-    is_right = len(right) >= CLEAN_TEXTS and len(missed) <= MISSES_TRUSTED * len(right)
+    after = _count(quality, _Batch(family, named, numbers, detail, Kind.WRONG, None), now)
+    enough = CLEAN_TEXTS if family is Family.ANSWERS else CLEAN_LONG
+    is_right = len(right) >= enough and len(missed) <= MISSES_TRUSTED * len(right)
     if not is_right or quality.grade not in (Grade.UNKNOWN, Grade.SUSPECT):
         return after
     detail = f"{detail}, no reference was needed"
-    return judge(after, Evidence(Kind.RIGHT, now, detail, Family.ANSWERS, tuple(right), numbers))
+    return judge(after, Evidence(Kind.RIGHT, now, detail, family, tuple(right), numbers))
 
 
 @dataclass(frozen=True, slots=True)

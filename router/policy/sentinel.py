@@ -28,6 +28,7 @@ ALPHA = 0.01  # false suspicions per backend, defect and week, at most
 LEAST_RATE = 0.01  # of all answers; fewer defects are people's doing, not a kernel's
 TIMES_USUAL = 2.0  # a defect this many times as frequent as among the siblings is still within allowance
 LEAST_CUT_RATE = 0.1  # the same for answers that run into max_tokens: they do so for many good reasons
+LEAST_COMPARED = 50  # answers of siblings or of earlier builds, before a shift towards being cut can be told at all
 PRIOR = 50.0  # answers' worth of belief in the least rate before anything was seen
 
 
@@ -205,7 +206,13 @@ class Sentinel:
 
 
 def allowed_rate(usual: Counts, defect: Defect) -> float:
-    """How often a right backend may show a defect, given what the siblings or the model's history do."""
+    """How often a right backend may show a defect, given what the siblings or the model's history do.
+
+    Being cut is no defect in itself: clients that ask for four tokens get four. It may always happen (1.0) while there
+    is little to compare with.
+    """
+    if defect is Defect.CUT and usual.answers < LEAST_COMPARED:
+        return 1.0
     least = LEAST_CUT_RATE if defect is Defect.CUT else LEAST_RATE
     return min(1.0, max(least, TIMES_USUAL * usual.usual(defect)))
 
@@ -225,7 +232,9 @@ def count(
     known = {s.defect for s in sentinel.suspicions}
     for defect in Defect:
         allowed = allowed_rate(usual, defect)
-        bet = bets[defect] = sentinel.bets.get(defect, Bets()).after((defect in defects) / allowed)
+        bet = bets[defect] = sentinel.bets.get(defect, Bets())
+        if allowed < 1.0:
+            bet = bets[defect] = bet.after((defect in defects) / allowed)
         if defect not in known and bet.peak >= 1.0 / ALPHA:
             new.append(Suspicion(defect, counts.defects[defect], counts.answers, allowed, bet.capital))
     return Sentinel(sentinel.started_s, counts, bets, (*sentinel.suspicions, *new)), new

@@ -34,12 +34,13 @@ class Question:
     Attributes:
         name: kind and number, stable.
         messages: the chat messages, as JSON values.
-        check: how the answer is judged: "contains", "number", "copy", "json" or "tool".
+        check: how the answer is judged: "contains", "number", "copy", "row", "json" or "tool".
         expected: what it is judged against.
         max_tokens: enough for the answer with some thinking before it.
         tools: tool definitions to send along.
         needs: abilities a backend must have ("tools", "vision", "long").
         tokens: about how long the prompt is.
+        answer_tokens: about how long the answer is, a little thinking included.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Question:
     tools: tuple[Mapping[str, object], ...] = ()
     needs: frozenset[str] = frozenset()
     tokens: int = 80
+    answer_tokens: int = 120
 
 
 def quick_questions(number: int) -> list[Question]:
@@ -145,6 +147,16 @@ def tool_call(number: int) -> Question:
     )
 
 
+def recital(number: int) -> Question:
+    """Count far: some faults show only hundreds of tokens into an answer, where a right model still counts on."""
+    last = 560 + number % 80
+    row = " ".join(map(str, range(1, last + 1)))
+    text = f"Count from 1 to {last}. Put a space between the numbers and write nothing else."
+    return Question(
+        f"recital/{number}", _ask(text), "row", row, 3072, needs=frozenset({"long"}), answer_tokens=3 * last
+    )
+
+
 def needle(number: int, texts: Sequence[ProbeText], tokens: int = NEEDLE_TOKENS) -> Question:
     """Find one sentence in a long text, put together from the probe texts.
 
@@ -199,5 +211,6 @@ MAKERS: Mapping[str, Callable[[int], Question]] = {
     "json": json_object,
     "last_word": last_word,
     "tool": tool_call,
+    "recital": recital,
     "image": image,
 }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import httpx
 
 LEAST_TIMEOUT_S = 60.0  # a vLLM's first logprobs call stalls it for 17 s while it compiles
+SLOWEST_TOKEN_S = 0.2  # a long answer may take this per token before it counts as silence
 LOW_PRIORITY = 1000  # vLLM serves the smaller number first; calls have 0
 _FINGERPRINT = re.compile(rb'"system_fingerprint"\s*:\s*"([^"]{1,200})"')
 TOKENIZER_TEXT = "The 3 quick brown foxes — «naïve» 狐狸 🦊\n\tjumped(0x1F);  über the lazy dog's 12,345.67 bones."
@@ -193,7 +194,11 @@ class Asker:
             body["tools"] = question.tools
         if self._is_vllm:
             body["chat_template_kwargs"] = {"enable_thinking": False}
-        answer = await self._post("/v1/chat/completions", self._modest(body))
+        room = self.talents.context
+        if room is not None and question.tokens + question.max_tokens > room:
+            return Unscorable(Fault.TOO_LONG, f"{question.name} does not fit into its {room} tokens")
+        within_s = max(self._timeout_s, question.max_tokens * SLOWEST_TOKEN_S)
+        answer = await self._post("/v1/chat/completions", self._modest(body), within_s)
         return answer if isinstance(answer, Unscorable) else _read_chat(answer)
 
     async def embed(self, text: ProbeText) -> tuple[float, ...] | Unscorable:
@@ -215,9 +220,9 @@ class Asker:
     def _modest(self, body: dict[str, Any]) -> dict[str, Any]:
         return {**body, "priority": LOW_PRIORITY} if self._priority else body
 
-    async def _post(self, path: str, body: dict[str, Any]) -> Any:
+    async def _post(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> Any:
         """The answer as JSON, or why there is none."""
-        content = await self._send(path, body)
+        content = await self._send(path, body, timeout_s)
         if isinstance(content, Unscorable):
             return content
         try:
@@ -225,9 +230,12 @@ class Asker:
         except ValueError:
             return Unscorable(Fault.MALFORMED, f"{path} answered what is no JSON")
 
-    async def _send(self, path: str, body: dict[str, Any]) -> bytes | Unscorable:
+    async def _send(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> bytes | Unscorable:
         answer = await self._client.post(
-            path, content=orjson.dumps(body), headers={"content-type": "application/json"}, timeout=self._timeout_s
+            path,
+            content=orjson.dumps(body),
+            headers={"content-type": "application/json"},
+            timeout=timeout_s or self._timeout_s,
         )
         if answer.status_code < 300:
             if self.talents.fingerprint is None and (found := _FINGERPRINT.search(answer.content)):

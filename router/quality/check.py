@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from router.helper import Helper
-from router.policy.answers import broken_utf8, flood, is_right, prose_of
+from router.policy.answers import broken_utf8, flood, is_right, prose_of, right_so_far
 from router.policy.facts import Grade
 from router.policy.logprobs import Fault, Unscorable
 from router.policy.quality import (
@@ -95,7 +95,7 @@ class Check:
         self._wall = wall
         self._blame = blame
         self._pairs: dict[Family, list[work.Compared]] = {}
-        self._right: dict[str, bool] = {}
+        self._right: dict[Family, dict[str, bool]] = {}
         self.answered: dict[str, bool] = {}
         self._alike: list[str] = []
 
@@ -111,7 +111,9 @@ class Check:
 
     def summary(self) -> str:
         """Why the backend stands as it does, and what could not be measured."""
-        return f"{self.quality.reason}; {self.measured()}"
+        is_blank = self.quality.cause is None and self.quality.held is None
+        why = "nothing speaks for or against it" if is_blank else self.quality.reason
+        return f"{why}; {self.measured()}"
 
     def measured(self) -> str:
         """What was asked with which outcome, beyond what moved the grade."""
@@ -139,8 +141,8 @@ class Check:
                 await self._score(item.texts[0])
             case Family.DECODE | Family.LOADED:
                 await self._decode(item)
-            case Family.ANSWERS if item.question is not None:
-                await self._ask(item.question)
+            case Family.ANSWERS | Family.LONG if item.question is not None:
+                await self._ask(item.family, item.question)
             case _:
                 pass
         self.left.popleft()
@@ -157,7 +159,8 @@ class Check:
         """Judge what is left to be judged."""
         for family in list(self._pairs):
             self._flush(family)
-        self._judge_answers()
+        for family in (Family.ANSWERS, Family.LONG):
+            self._judge_answers(family)
         if len(self._alike) >= BATCH - 1:
             detail = f"embeddings of {len(self._alike)} texts are as they were"
             found = Evidence(Kind.SAME, self._wall(), detail, Family.PREFILL, tuple(self._alike))
@@ -203,7 +206,7 @@ class Check:
             self.faults.setdefault(vector.fault, vector.detail)
             return
         self.asker.talents.generates = False
-        for family in (Family.DECODE, Family.LOADED, Family.ANSWERS):
+        for family in set(Family) - {Family.PREFILL}:
             self.skip(family)
         self.kept.vectors[text.name] = vector
         stored = self.trust.stored.vectors.get(text.name) if self.trust.stored is not None else None
@@ -276,36 +279,41 @@ class Check:
 
     # --- known answers ---
 
-    async def _ask(self, question: Question) -> None:
+    async def _ask(self, family: Family, question: Question) -> None:
         answer = await self.asker.answer(question)
         if isinstance(answer, Unscorable):
-            self._fault(Family.ANSWERS, question.name, answer)
+            self._fault(family, question.name, answer)
             return
         if flood(prose_of(answer.text.splitlines())) or broken_utf8(answer.text):
-            self._meet_garbage(Family.ANSWERS, question.name, answer.text)
+            self._meet_garbage(family, question.name, answer.text)
             return
         hit = is_right(question.check, question.expected, answer)
         if hit:
             self.kept.right.add(question.name)
-        # What not every model can do speaks only where a trusted build of this model could.
-        if not question.needs or question.name in self._trusted_right():
-            self._right[question.name] = self.answered[question.name] = hit
+        # What not every model can do speaks only where a trusted build of this model could do such a thing.
+        is_able = _kind_of(question.name) in {_kind_of(name) for name in self._trusted_right()}
+        if not question.needs or is_able:
+            self._right.setdefault(family, {})[question.name] = self.answered[question.name] = hit
+        if not hit and question.check == "row" and is_able:
+            count, last = right_so_far(question.expected, answer.text), len(question.expected.split())
+            told = f"it counted right to {count} of {last}, where a trusted build of the model came to the end"
+            self._odd(f"{told}: long answers degenerate", question.name, family)
 
-    def _judge_answers(self) -> None:
+    def _judge_answers(self, family: Family) -> None:
         """Misses count where a trusted build showed that the model can do this kind; else nobody knows what it can.
 
         A build that nothing is known of becomes plausible by right answers; wrong ones are a small model's as well as
         a broken kernel's, and only not a single right one is odd.
         """
-        right, self._right = self._right, {}
+        right = self._right.pop(family, {})
         trusted, missed = self._trusted_right(), len(right) - sum(right.values())
         kinds = {_kind_of(name) for name in trusted}
         counted = {name: hit for name, hit in right.items() if _kind_of(name) in kinds}
         if not trusted and missed <= MISSES_TRUSTED * len(right):
             counted = right
         if not trusted and missed == len(right) >= CLEAN_TEXTS:
-            self._odd(f"not one of {len(right)} known answers is right", next(iter(right)), Family.ANSWERS)
-        self.quality = score_answers(self.quality, counted, trusted=trusted, now=self._wall())
+            self._odd(f"not one of {len(right)} known answers is right", next(iter(right)), family)
+        self.quality = score_answers(self.quality, counted, trusted=trusted, now=self._wall(), family=family)
 
     def _trusted_right(self) -> frozenset[str]:
         """What builds of this model answered right; what a model can do does not hang on the scheme."""

@@ -9,14 +9,13 @@ from enum import StrEnum
 
 from router.policy.facts import Speed
 from router.policy.quality import Family
-from router.probes.questions import Question, image, needle, quick_questions, tool_call
+from router.probes.questions import Question, image, needle, quick_questions, recital, tool_call
 from router.probes.texts import ProbeText
 
 MOST_PROMPT = 512  # tokens of a scored prompt: vLLM holds vocabulary x positions outside of its memory profile
 PROMPT_TOKENS = 64  # of a text that a generation begins with
 DECODE_TOKENS = 48
 TOGETHER = 3  # generations side by side
-ANSWER_TOKENS = 120  # what a known answer takes on average, a little thinking included
 BYTES_PER_TOKEN = 3.0  # few on purpose: numbers and other scripts take more tokens
 DAY_S = 86_400.0
 NUMBERS = 500  # question numbers to draw from
@@ -69,7 +68,9 @@ class Plan:
 def cost_s(item: Item, speed: Speed) -> float:
     """Seconds that one step takes, at what is believed of the backend's speed."""
     if item.question is not None:
-        return speed.overhead_s + item.question.tokens / speed.prefill_rate + ANSWER_TOKENS * _tpot(speed, 1)
+        return (
+            speed.overhead_s + item.question.tokens / speed.prefill_rate + item.question.answer_tokens * _tpot(speed, 1)
+        )
     if item.family is Family.PREFILL:
         tokens = sum(min(MOST_PROMPT, len(t.text.encode()) / BYTES_PER_TOKEN) for t in item.texts)
         return speed.overhead_s + tokens / speed.prefill_rate
@@ -140,10 +141,12 @@ def _questions(
     dice.shuffle(trusted)
     fresh = [n for n in dice.sample(range(NUMBERS), NUMBERS) if n not in used and n not in trusted]
     numbers = (trusted + fresh)[:rounds]
+    long: list[Question] = []
     asked = [q for number in numbers for q in quick_questions(number)]
     if size is Size.FULL and numbers:
-        asked += [tool_call(numbers[0]), image(numbers[0]), needle(numbers[0], texts)]
-    return [Item(Family.ANSWERS, question=q) for q in asked]
+        asked += [tool_call(numbers[0]), image(numbers[0])]
+        long = [needle(numbers[0], texts), recital(numbers[0])]
+    return [Item(Family.ANSWERS, question=q) for q in asked] + [Item(Family.LONG, question=q) for q in long]
 
 
 def _number(name: str) -> int:

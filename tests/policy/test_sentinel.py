@@ -148,9 +148,16 @@ def test_a_defect_is_suspected_once_a_week() -> None:
 
 
 def test_a_model_that_often_runs_long_is_measured_against_itself() -> None:
-    assert allowed_rate(Counts(), Defect.CUT) == pytest.approx(0.2)
+    assert allowed_rate(Counts(100), Defect.CUT) == pytest.approx(0.1)
     assert allowed_rate(Counts(1_000, {Defect.CUT: 400}), Defect.CUT) > 0.7
     assert allowed_rate(Counts(1_000, {Defect.CUT: 900}), Defect.CUT) == 1.0
+
+
+def test_clients_that_ask_for_few_tokens_make_nobody_suspect() -> None:
+    sentinel = Sentinel(0.0)
+    for _ in range(500):
+        sentinel, new = count(sentinel, frozenset({Defect.CUT}), Counts(20, {Defect.CUT: 3}), 1.0)
+        assert new == []
 
 
 @settings(max_examples=20)

@@ -17,7 +17,7 @@ ASKED = [kind for kind in MAKERS if kind != "image"]  # it has no eyes, and says
 
 
 async def ask(server: Served, question: Question, fault: str | None = None) -> Answer:
-    body: dict[str, Any] = {"messages": question.messages, "max_tokens": 256}
+    body: dict[str, Any] = {"messages": question.messages, "max_tokens": question.max_tokens}
     body |= {"tools": question.tools} if question.tools else {}
     message = (await server.chat("", fault, **body)).json()["choices"][0]["message"]
     calls = tuple((c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ())
