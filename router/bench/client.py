@@ -16,7 +16,7 @@ from router.bench.outcome import CallFailed, Load
 from router.openai.errors import error_message
 from router.vllm.metrics import Scrape
 from router.vllm.metrics import parse as parse_metrics
-from router.vllm.models import ModelCard, parse_models
+from router.vllm.models import ModelCard, parse_models, parse_version
 
 CONNECT_S = 5.0
 LOOK_S = 10.0
@@ -136,6 +136,14 @@ class HttpTarget:
             raise CallFailed(f"it cannot be reached ({type(fault).__name__}: {fault})") from fault
         except ValueError as fault:
             raise CallFailed(str(fault)) from fault
+
+    async def version(self) -> str:
+        """Its version of vLLM, "" where it does not say."""
+        try:
+            answer = await self.client.get("/version", timeout=LOOK_S)
+            return parse_version(answer.content) if answer.status_code == 200 else ""
+        except (httpx.TransportError, ValueError):
+            return ""
 
     async def is_alive(self) -> bool:
         """Whether it answers at all."""

@@ -73,6 +73,7 @@ async def _looked(found: Found, api_key: str | None) -> Found:
                 gone[one.name] = str(fault)
                 continue
             context = next((card.max_model_len for card in cards if card.id == one.model), None)
-            known[one.name] = replace(one, context=context, kv_tokens=(await target.load()).kv_tokens)
+            kv_tokens, version = (await target.load()).kv_tokens, one.version or await target.version()
+            known[one.name] = replace(one, context=context, kv_tokens=kv_tokens, version=version)
     subjects = tuple(known.get(one.name, one) for one in found.subjects)
     return finding.without(replace(found, subjects=subjects), gone)

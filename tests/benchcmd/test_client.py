@@ -195,6 +195,13 @@ async def test_what_a_server_counts_of_itself_is_read_from_its_metrics() -> None
     assert await target.load() == Load(3.0, 7.0, 50.0, None, 17.0)
 
 
+async def test_a_server_may_say_its_version() -> None:
+    says, _ = asked(lambda request: httpx.Response(200, json={"version": "0.33.0"}))
+    silent, _ = asked(lambda request: error(404, "Not Found"))
+    odd, _ = asked(lambda request: httpx.Response(200, text="hello"))
+    assert [await one.version() for one in (says, silent, odd)] == ["0.33.0", "", ""]
+
+
 async def test_a_server_without_metrics_is_not_asked_for_them_again() -> None:
     count = 0
 
