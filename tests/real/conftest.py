@@ -22,6 +22,7 @@ from tests.real.servers import RealRouter, RealVllm, VllmOptions
 
 ROOT = Path(__file__).parents[2] / ".real"
 MODEL = "smollm2-135m"
+CALL_LIMIT_S = 300.0  # for an answer that never comes; the slowest so far took 17 s
 TARGETS = ("direct", "router")
 
 
@@ -128,14 +129,14 @@ def url(request: pytest.FixtureRequest, stage: Stage) -> str:
 @pytest.fixture
 def client(url: str) -> Iterator[OpenAI]:
     """OpenAI's own SDK, without retries of its own."""
-    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as sdk:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=CALL_LIMIT_S) as sdk:
         yield sdk
 
 
 @pytest.fixture
 def claude(url: str) -> Iterator[Anthropic]:
     """Anthropic's own SDK."""
-    with Anthropic(base_url=url, api_key="none", max_retries=0, timeout=60) as sdk:
+    with Anthropic(base_url=url, api_key="none", max_retries=0, timeout=CALL_LIMIT_S) as sdk:
         yield sdk
 
 
@@ -148,8 +149,9 @@ def write_fleet(file: Path, stage: Stage, *, second: bool = True) -> None:
         entries += f"""- {{name: other, url: "{stage.other.url}", host: two, log: "file:{stage.other.log}"}}
         """
     # No canaries: their own calls would count as running where a test looks for an idle engine, and a batch of two
-    # rounds otherwise than one alone, so that greedy answers need not be the same.
-    settings = "quality: {canary: false}\n"
+    # rounds otherwise than one alone, so that greedy answers need not be the same. Probes may take long: an API server
+    # that shares two slow cores with two spinning engines was seen to need 12 s for an answer.
+    settings = "quality: {canary: false}\nhealth: {probe_timeout_s: 60}\n"
     file.write_text("backends:\n" + textwrap.indent(textwrap.dedent(entries), "  ") + settings)
 
 
@@ -157,7 +159,7 @@ def warm_up(server: RealVllm) -> None:
     """Pay for what only the first call of its kind costs: logprobs compile a kernel (17 s), grammars load (7 s)."""
     ask = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
     for more in ({"logprobs": True, "top_logprobs": 5}, {"response_format": {"type": "json_object"}}):
-        httpx.post(f"{server.url}/v1/chat/completions", json={**ask, **more}, timeout=120).raise_for_status()
+        httpx.post(f"{server.url}/v1/chat/completions", json={**ask, **more}, timeout=CALL_LIMIT_S).raise_for_status()
 
 
 def core_lists() -> tuple[str, str]:
