@@ -64,8 +64,16 @@ def from_urls(urls: Sequence[str], models: Mapping[str, Sequence[str]], model: s
     return Found(_with_siblings(subjects, subjects), (), {}, lost)
 
 
-def from_router(status: Mapping[str, Any], names: Sequence[str], model: str | None) -> Found:
+def from_router(
+    status: Mapping[str, Any], quality: Mapping[str, Any], names: Sequence[str], model: str | None
+) -> Found:
     """Backends of a running router, by name; all that serve the model where none is named.
+
+    Args:
+        status: as `GET /api/status` answers.
+        quality: as `GET /api/quality` answers.
+        names: backends that were asked for.
+        model: that was asked for, None where there is only one to mean.
 
     Raises:
         NobodyToMeasure: a name is unknown, or which model is meant cannot be told.
@@ -79,6 +87,10 @@ def from_router(status: Mapping[str, Any], names: Sequence[str], model: str | No
     chosen = _model(asked, model, named=bool(names))
     lost = {name: why for name in names if (why := _why_not(views[name])) is not None}
     notes = [] if names else [f"{name} left out: {why}" for name, view in views.items() if (why := _why_not(view))]
+    texts = {
+        (one["backend"], one["model"]): sum(test["texts"] for test in one["tests"].values())
+        for one in quality["backends"]
+    }
     subjects, qualities = [], {}
     for name, view in asked.items():
         served = next((one for one in view["models"] if one["model"] == chosen), None)
@@ -87,7 +99,7 @@ def from_router(status: Mapping[str, Any], names: Sequence[str], model: str | No
                 lost[name] = f"it does not serve {chosen}"
             continue
         subjects.append(_subject(view, served))
-        qualities[name] = _quality(served)
+        qualities[name] = _quality(served, texts.get((name, served["model"]), 0))
     everybody = [_subject(view, view["models"][0]) for view in usable.values() if view["models"]]
     complete = _with_siblings(subjects, everybody)
     needed = {sibling for one in complete for sibling in one.siblings} - {one.name for one in complete}
@@ -155,9 +167,9 @@ def _subject(view: Mapping[str, Any], served: Mapping[str, Any]) -> Subject:
     )
 
 
-def _quality(served: Mapping[str, Any]) -> Quality:
+def _quality(served: Mapping[str, Any], texts: int) -> Quality:
     grade = served["grade"]
-    return Quality("not measured" if grade == "unknown" else grade, served["grade_reason"], served["score"])
+    return Quality("not measured" if grade == "unknown" else grade, served["grade_reason"], served["score"], texts)
 
 
 def _with_siblings(subjects: Sequence[Subject], everybody: Sequence[Subject]) -> tuple[Subject, ...]:

@@ -90,7 +90,7 @@ def ratio_cell(one: Comparison | None) -> str:
 
 def quality_cell(quality: Quality) -> str:
     """What is thought of its answers."""
-    score = "" if quality.score is None else f", distance {quality.score:.3g}"
+    score = "" if quality.score is None else f", distance {quality.score:.3g} nats a text"
     texts = f", {quality.texts} texts" if quality.texts else ""
     return f"{quality.grade}{score}{texts}"
 

@@ -17,7 +17,13 @@ TOO_SMALL = 0.005  # a difference below half a percent is not told, however sure
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What the router thinks of a backend's answers. `grade` is "not measured" where nobody knows."""
+    """What the router thinks of a backend's answers.
+
+    Attributes:
+        grade: "not measured" where nobody knows.
+        score: paired distance to the reference per text, in nats; None where it could not be taken.
+        texts: behind it.
+    """
 
     grade: str = "not measured"
     reason: str = ""

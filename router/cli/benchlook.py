@@ -29,7 +29,8 @@ def look(names: Sequence[str], model: str | None, api_key: str | None, admin: st
         if router is None:
             found = asyncio.run(_look(names, model, api_key))
         else:
-            found = asyncio.run(_looked(finding.from_router(router.get("/api/status"), names, model), api_key))
+            known = finding.from_router(router.get("/api/status"), router.get("/api/quality"), names, model)
+            found = asyncio.run(_looked(known, api_key))
         twice = finding.same_twice(found.subjects)
         if twice is not None:
             raise NobodyToMeasure(f"{twice} stands there twice: it would be compared with itself")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from router.bench.found import NobodyToMeasure, from_router, from_urls, same_twice, without
+from router.bench.found import Found, NobodyToMeasure, from_router, from_urls, same_twice, without
 
 SPEED = {
     name: {"value": value}
@@ -26,9 +26,19 @@ def status(*views: dict[str, Any]) -> dict[str, Any]:
     return {"backends": list(views)}
 
 
+def asked(status: dict[str, Any], names: list[str], model: str | None) -> Found:
+    """As the router tells it, with thirty texts behind every grade."""
+    quality = [
+        {"backend": one["name"], "model": served["model"], "tests": {"prefill": {"texts": 20}, "decode": {"texts": 10}}}
+        for one in status["backends"]
+        for served in one["models"]
+    ]
+    return from_router(status, {"backends": quality}, names, model)
+
+
 def test_without_names_everybody_who_is_ready_is_measured_and_the_others_are_named() -> None:
     off = view("c", models=(), health="off")
-    found = from_router(status(view("a"), view("b", "spark-2"), off), [], None)
+    found = asked(status(view("a"), view("b", "spark-2"), off), [], None)
     assert [one.name for one in found.subjects] == ["a", "b"]
     assert found.notes == ("c left out: it is off",)
     assert found.lost == {}
@@ -36,42 +46,47 @@ def test_without_names_everybody_who_is_ready_is_measured_and_the_others_are_nam
 
 def test_a_backend_asked_for_by_name_that_is_down_is_reported_as_lost() -> None:
     down = view("b", health="ejected", health_reason="refused three times")
-    found = from_router(status(view("a"), down), ["a", "b"], None)
+    found = asked(status(view("a"), down), ["a", "b"], None)
     assert [one.name for one in found.subjects] == ["a"]
     assert found.lost == {"b": "it is ejected (refused three times)"}
 
 
 def test_siblings_are_those_on_the_same_host_measured_or_not() -> None:
-    found = from_router(status(view("a"), view("b"), view("c", "spark-2"), view("d", "spark-2")), ["a", "c"], None)
+    found = asked(status(view("a"), view("b"), view("c", "spark-2"), view("d", "spark-2")), ["a", "c"], None)
     assert [one.siblings for one in found.subjects] == [("b",), ("d",)]
     assert [one.name for one in found.beside] == ["b", "d"]
 
 
 def test_a_sibling_of_another_model_stands_beside_with_its_own_model() -> None:
-    found = from_router(status(view("a"), view("b", models=("super",))), ["a"], None)
+    found = asked(status(view("a"), view("b", models=("super",))), ["a"], None)
     assert [(one.name, one.model) for one in found.beside] == [("b", "super")]
 
 
 def test_of_two_models_the_one_that_more_serve_is_meant_and_a_tie_is_asked_about() -> None:
-    most = from_router(status(view("a"), view("b"), view("c", models=("super",))), [], None)
+    most = asked(status(view("a"), view("b"), view("c", models=("super",))), [], None)
     assert {one.model for one in most.subjects} == {"nano"}
     with pytest.raises(NobodyToMeasure, match="--model"):
-        from_router(status(view("a"), view("c", models=("super",))), [], None)
+        asked(status(view("a"), view("c", models=("super",))), [], None)
     with pytest.raises(NobodyToMeasure, match="--model"):
-        from_router(status(view("a"), view("c", models=("super",))), ["a", "c"], None)
+        asked(status(view("a"), view("c", models=("super",))), ["a", "c"], None)
 
 
 def test_an_unknown_name_or_model_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(NobodyToMeasure, match="known: a, b"):
-        from_router(status(view("a"), view("b")), ["z"], None)
+        asked(status(view("a"), view("b")), ["z"], None)
     with pytest.raises(NobodyToMeasure, match="served: nano"):
-        from_router(status(view("a")), [], "huge")
+        asked(status(view("a")), [], "huge")
 
 
 def test_a_grade_that_is_unknown_is_not_measured() -> None:
     unknown = view("a")
     unknown["models"][0]["grade"] = "unknown"
-    assert from_router(status(unknown), [], None).qualities["a"].grade == "not measured"
+    assert asked(status(unknown), [], None).qualities["a"].grade == "not measured"
+
+
+def test_quality_comes_with_its_score_and_the_texts_behind_it() -> None:
+    found = asked(status(view("a")), [], None).qualities["a"]
+    assert (found.grade, found.score, found.texts) == ("good", 0.1, 30)
 
 
 def test_urls_need_no_router_and_share_a_host_by_name() -> None:
@@ -96,7 +111,7 @@ def test_the_same_server_twice_is_noticed() -> None:
 
 
 def test_whoever_does_not_answer_is_no_sibling_either() -> None:
-    found = from_router(status(view("a"), view("b"), view("c")), ["a", "b"], None)
+    found = asked(status(view("a"), view("b"), view("c")), ["a", "b"], None)
     left = without(found, {"b": "refused", "c": "refused"})
     assert [(one.name, one.siblings) for one in left.subjects] == [("a", ())]
     assert left.lost == {"b": "refused"}

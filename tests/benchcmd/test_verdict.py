@@ -201,7 +201,7 @@ def test_markdown_has_the_verdict_the_numbers_and_the_method() -> None:
     text = markdown(result())
     assert "decodes 1.19× faster than" in text
     assert "| decode after a short prompt, c=1 |" in text
-    assert "| answers | good, distance 0.01, 20 texts |" in text
+    assert "| answers | good, distance 0.01 nats a text, 20 texts |" in text
     assert "4096 tokens that no cache has seen" in text
 
 
