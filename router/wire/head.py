@@ -139,7 +139,9 @@ def _origin_form(method: bytes, target: bytes) -> str:
         lowered = target[:8].lower()
         if lowered.startswith((b"http://", b"https://")):
             _, _, rest = target.partition(b"//")
-            _, slash, path = rest.partition(b"/")
+            authority, slash, path = rest.partition(b"/")
+            if not authority or b"@" in authority:  # RFC 9110 §4.2.1 and §4.2.4
+                raise ClientFault("the request target names no host, or a user", code="bad_target")
             target = slash + path if slash else b"/"
         elif not (target == b"*" and method == b"OPTIONS"):
             raise ClientFault("the request target is not a path", code="bad_target")

@@ -45,6 +45,8 @@ REFUSED = {
     "a host with a user": (b"GET / HTTP/1.1\r\nHost: me@h\r\n\r\n", 400),
     "two hosts in one": (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
     "a target that is no path": (b"GET p HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "an absolute target without a host": (b"GET http:///a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "an absolute target with a user": (b"GET http://me@x/a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     "an asterisk for GET": (b"GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     "CONNECT": (b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n", 501),
     "a websocket": (
