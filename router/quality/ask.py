@@ -100,6 +100,10 @@ class Asker:
         talents.is_warm = True
         return None
 
+    def known_gap(self, name: str) -> float | None:
+        """Decode against prefill where that needs no asking: never, for a server."""
+        return None
+
     async def is_alive(self) -> bool:
         """Whether it still answers at all, after a question that it did not."""
         import httpx

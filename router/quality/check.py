@@ -36,6 +36,7 @@ from router.probes.questions import Question
 from router.probes.texts import ProbeText
 from router.quality import work
 from router.quality.ask import Asker
+from router.quality.kept import KeptAsker
 from router.quality.plan import DECODE_TOKENS, PROMPT_TOKENS, Item, Plan
 from router.quality.record import Decoded
 from router.quality.trust import Trust
@@ -72,7 +73,7 @@ class Check:
         self,
         quality: Quality,
         plan: Plan,
-        asker: Asker,
+        asker: Asker | KeptAsker,
         trust: Trust,
         helper: Helper,
         scheme: str,
@@ -245,7 +246,9 @@ class Check:
     async def _judge_decoded(self, family: Family, name: str, prompt: tuple[int, ...], answer: work.Generation) -> None:
         if flood(prose_of(answer.answer.splitlines())) or broken_utf8(answer.answer):
             self._meet_garbage(family, name, answer.answer)
-        gap = await self._gap(self.asker, name, prompt, answer)
+        gap = self.asker.known_gap(name)
+        if gap is None:
+            gap = await self._gap(self.asker, name, prompt, answer)
         if family is Family.DECODE:
             self.kept.decoded[name] = Decoded(prompt, answer.packed, gap)
         stored = self.trust.stored
@@ -265,7 +268,9 @@ class Check:
         elif cross > ODD_GAP:
             self._odd(f"decode stands {cross:.2f} nats per token from prefill on {name}", name, family)
 
-    async def _gap(self, scorer: Asker, name: str, prompt: tuple[int, ...], answer: work.Generation) -> float | None:
+    async def _gap(
+        self, scorer: Asker | KeptAsker, name: str, prompt: tuple[int, ...], answer: work.Generation
+    ) -> float | None:
         scored = await scorer.score(name, prompt + answer.ids)
         if isinstance(scored, Unscorable):
             return None

@@ -21,6 +21,7 @@ from router.probes.texts import ProbeText
 from router.quality.ask import Asker
 from router.quality.check import Check
 from router.quality.guardian import Guardian
+from router.quality.kept import COMPARED, KeptAsker, plan_of
 from router.quality.plan import Plan, Size, make_plan
 from router.quality.record import Baseline
 from router.quality.shelf import Shelf
@@ -225,7 +226,11 @@ class Inspector:
         return Left.DONE
 
     async def _ask(
-        self, question: Coroutine[Any, Any, None], watched: Sequence[Backend], subject: Subject, asker: Asker
+        self,
+        question: Coroutine[Any, Any, None],
+        watched: Sequence[Backend],
+        subject: Subject,
+        asker: Asker | KeptAsker,
     ) -> Left:
         """Ask one question, and give it up where a call comes in: hanging up makes a vLLM drop its work."""
         import httpx
@@ -247,6 +252,40 @@ class Inspector:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def score_kept(self, subject: Subject, backend: Backend) -> tuple[str, float] | None:
+        """Hold what a build answered alone against a reference that is there now; returns who was asked how long.
+
+        The build itself is asked nothing. Once per reference, and only while nothing else was compared.
+        """
+        own, clock = self._shelf.get(subject.model, backend.build), self._fleet.clock
+        if own is None or subject.quality.tests.keys() & COMPARED:
+            return None
+        scheme = scheme_of(backend, self._outside.identity(backend.name))
+        trust = self._chooser.trust(subject, backend, scheme, self._asker, own=False)
+        if trust.reference is None or trust.reference.build == subject.kept_against:
+            return None
+        subject.kept_against = trust.reference.build
+        tokens = trust.living or self._asker(backend, subject)
+        kept = KeptAsker(own, tokens, replace(subject.talents), self._helper)
+        plan = plan_of(own, self.texts)
+        check = Check(subject.quality, plan, kept, trust, self._helper, scheme, self._outside.wall, self._blame)
+        begun, living = clock(), self._fleet.backends.get(trust.living_name)
+        self.running = (subject, check)
+        try:
+            while check.left and clock() - begun < self._fleet.config.quality.quick_s:
+                check.quality = subject.quality
+                left = await self._ask(check.step(), [living] if living is not None else [], subject, kept)
+                self._verdicts.take(subject, check.quality)
+                if left is not Left.DONE:
+                    break
+        finally:
+            self.running = None
+        check.quality = subject.quality
+        self._verdicts.take(subject, check.finish())
+        if check.quality.tests.keys() & COMPARED:
+            self._tell(subject, check, check.quality.grade.value)
+        return trust.living_name, clock() - begun
+
     # --- after ---
 
     async def _end(self, subject: Subject, backend: Backend, want: Want, check: Check, left: Left) -> None:
@@ -266,19 +305,15 @@ class Inspector:
         if left is Left.DONE and (want.keep or quality.grade in TRUSTED_GRADES):
             await self._leave_baseline(subject, backend, check, Grade.GOOD if want.keep else quality.grade)
         serving = backend.serving.get(subject.model)
-        score = check.score
         if serving is not None:
-            serving.score, serving.checked_at = score, subject.checked_at
+            serving.score, serving.checked_at = check.score, subject.checked_at
+        self._tell(subject, check, "died" if left is Left.GONE else quality.grade.value)
+
+    def _tell(self, subject: Subject, check: Check, verdict: str) -> None:
+        size, texts = check.plan.size.value, len(check.differences)
         self._bus.emit(
             CanaryEnded(
-                backend.name,
-                subject.model,
-                check.plan.size.value,
-                "died" if left is Left.GONE else quality.grade.value,
-                score,
-                len(check.differences),
-                check.spent_s,
-                check.summary(),
+                subject.backend, subject.model, size, verdict, check.score, texts, check.spent_s, check.summary()
             )
         )
 

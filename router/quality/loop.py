@@ -203,6 +203,7 @@ class QualityLoop:
     async def _round(self) -> None:
         chosen = self._next()
         if chosen is None:
+            await self._score_kept()
             return
         subject, backend, want = chosen
         clock = self._fleet.clock
@@ -213,6 +214,21 @@ class QualityLoop:
             self.budget(backend.name).spend(clock() - begun, clock())
             if left is not Left.DONE:
                 subject.not_before = clock() + PAUSE_S
+
+    async def _score_kept(self) -> None:
+        """Nobody is due: look whether somebody who was checked alone can be held against a reference by now."""
+        for subject in list(self.subjects.values()):
+            backend = self._fleet.backends.get(subject.backend)
+            if backend is None or subject.checked_at is None or subject.want is not None or subject.rest is not None:
+                continue
+            if self._fleet.passive or not self._fleet.model_settings(subject.model).canary:
+                continue
+            asked = await self.inspector.score_kept(subject, backend)
+            if asked is not None:
+                name, seconds = asked
+                if name:
+                    self.budget(name).spend(seconds, self._fleet.clock())
+                return
 
     def _next(self) -> tuple[Subject, Backend, Want] | None:
         """Who is checked now: the most urgent of those that nothing hinders."""

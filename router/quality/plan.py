@@ -26,6 +26,7 @@ class Size(StrEnum):
 
     QUICK = "quick"
     FULL = "full"
+    KEPT = "kept"  # nothing: what was answered before is compared with a reference that is there now
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,15 +45,17 @@ class Shelf:
         """This build's own, None where it has none."""
         return self._kept.get((model, build))
 
-    def trusted(self, model: str, build: str, scheme: str, tokenizer: str | None) -> Baseline | None:
-        """What a build is best held against: of its own scheme and tokenizer; proven ones first, then its own."""
+    def trusted(
+        self, model: str, build: str, scheme: str, tokenizer: str | None, *, own: bool = True
+    ) -> Baseline | None:
+        """What a build is best held against: of its own scheme and tokenizer; proven first, then its `own`."""
         fitting = [
             one
             for one in self._kept.values()
             if one.model == model
             and one.grade in _RANK
             and one.tokenizer == (tokenizer or "")
-            and (one.build == build or (scheme and one.scheme == scheme))
+            and ((own and one.build == build) or (one.build != build and scheme and one.scheme == scheme))
         ]
         return min(
             fitting, key=lambda one: (one.grade is not Grade.GOOD, one.build != build, _RANK[one.grade], -one.at),

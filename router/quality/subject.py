@@ -57,6 +57,7 @@ class Subject:
     not_before: float = 0.0
     checked_at: float | None = None
     checks: int = 0  # that ended
+    kept_against: str = ""  # the build that its kept texts were last held against
     full_of: str = ""  # the build that had its full check
     note: str = ""  # what the last check found where it moved nothing
     waits_for: str = ""  # why a due check does not begin, for a person

@@ -57,11 +57,20 @@ class Chooser:
         self._identity = identity
 
     def trust(
-        self, subject: Subject, backend: Backend, scheme: str, asker: Callable[[Backend, Subject], Asker]
+        self,
+        subject: Subject,
+        backend: Backend,
+        scheme: str,
+        asker: Callable[[Backend, Subject], Asker],
+        *,
+        own: bool = True,
     ) -> Trust:
-        """The best there is at this moment; `asker` makes the questions to a running reference."""
+        """The best there is at this moment, its own past included where `own`.
+
+        `asker` makes the questions to a running reference.
+        """
         tokenizer = subject.talents.tokenizer
-        stored = self._shelf.trusted(subject.model, backend.build, scheme, tokenizer)
+        stored = self._shelf.trusted(subject.model, backend.build, scheme, tokenizer, own=own)
         third = self._shelf.third(subject.model, scheme, tokenizer)
         living = self._living(subject, backend, scheme)
         scorer = asker(*living) if living is not None else None

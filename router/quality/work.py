@@ -104,6 +104,12 @@ def read_generation(name: str, body: bytes, top: int) -> Generation | Unscorable
     return Generation(answer if isinstance(answer, str) else "", ids, pack(text))
 
 
+def kept_generation(packed: bytes) -> Generation:
+    """A greedy answer again from its packed logprobs; its words were not kept."""
+    text = unpack(packed)
+    return Generation("", tuple(t for t in text.tokens if isinstance(t, int)), packed)
+
+
 def _choice(body: bytes) -> dict[str, Any] | Unscorable:
     """The first choice. Python's own parser, because it takes the NaN that some servers write."""
     try:
