@@ -58,7 +58,7 @@ class Runner:
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._pacing = Pacing()
-        self._words: dict[str, float] = {}  # tokens per word, by model
+        self._words: dict[tuple[str, str], float] = {}  # tokens per word, by model and prompt: a short one is digits
         self._failures: dict[str, int] = {}
         self._refused: dict[str, int] = {}  # the fewest streams at which a backend failed
         self._answered: set[str] = set()
@@ -204,7 +204,7 @@ class Runner:
         """All streams of one condition at once. Raises CallFailed where one of them does."""
         subject, condition = step.subject, step.condition
         target, shape = self._targets[subject.name], condition.shape
-        ratio = self._words.get(subject.model, FIRST_GUESS)
+        ratio = self._words.get((subject.model, shape.prompt), FIRST_GUESS)
         prompts = [prompt(f"{seed}/{n}", shape.prompt_tokens, ratio) for n in range(condition.concurrency)]
         tokens = shape.answer_tokens if step.round else WARM_UP_TOKENS
         limit_s = max(LEAST_LIMIT_S, TIMES_EXPECTED * self._pacing.expected(step))
@@ -216,7 +216,8 @@ class Runner:
             if any(one.active for one in after.values()):
                 await asyncio.sleep(LOOK_AGAIN_S)
                 after = await self._loads(watched)
-        self._learn_words(subject.model, prompts[0], streams[0])
+        if streams[0].prompt_tokens:
+            self._words[subject.model, shape.prompt] = streams[0].prompt_tokens / words_of(prompts[0])
         self._is_same(subject.name, after[subject.name])
         own = {subject.name: (len(streams), sum(one.tokens for one in streams))}
         foreign = sum(strangers(before[one], after[one], *own.get(one, (0, 0))) for one in watched)
@@ -227,10 +228,6 @@ class Runner:
         if load.started is not None and load.started != self.outcome.processes.setdefault(name, load.started):
             self._give_up(name, "it was started anew in between, perhaps as another build")
             raise CallFailed("it was started anew")
-
-    def _learn_words(self, model: str, text: str, stream: Stream) -> None:
-        if stream.prompt_tokens:
-            self._words[model] = stream.prompt_tokens / words_of(text)
 
     async def _loads(self, names: list[str]) -> dict[str, Load]:
         found = await asyncio.gather(*(self._targets[one].load() for one in names))
