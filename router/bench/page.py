@@ -94,7 +94,7 @@ def _plots(result: Result) -> str:
     return (
         f'<section><h2>Speed by load</h2><p class="legend">{legend}</p><div class="plots">{"".join(figures)}</div>'
         "<p class=hint>Bars are 95 % intervals of each backend alone, drift of the box included; "
-        "the ratios above are paired by round and therefore narrower.</p></section>"
+        "the ratios above are paired by round, which leaves the drift out.</p></section>"
     )
 
 
