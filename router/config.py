@@ -35,6 +35,7 @@ from router.configtypes import (
     Names,
     Ports,
     Positive,
+    Risk,
     bracketed,
     default_name,
     host_of,
@@ -154,6 +155,12 @@ class ModelConfig(Section):
     """Most calls of this model that wait in the router, in calls; the next one gets 429."""
     flags: Flags | None = None
     """A flagged backend is excluded, ranked last or only observed. Default: exclude with >= 2 usable, else observe."""
+    suspects: Flags = "observe"
+    """What a suspect backend is: only shown, ranked last, or excluded while another can serve."""
+    alpha: Risk | None = None
+    """Chance a week that a right build is flagged. Default: `quality.alpha`."""
+    tolerance: Positive | None = None
+    """What a right kernel may differ by. Default: `quality.tolerance`."""
     canary: bool = True
     """Check this model's answers with canaries (needs `quality.canary` too)."""
     sticky: bool | None = None

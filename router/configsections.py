@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from router.configtypes import Bytes, Count, CountOrNone, KeyHash, Names, NotNegative, Positive, Share, WebAddress
+from router.configtypes import Bytes, Count, CountOrNone, KeyHash, Names, NotNegative, Positive, Risk, Share, WebAddress
 
 Policy = Literal["predictive", "least-in-flight", "round-robin", "prefix-hash"]
 
@@ -155,6 +155,10 @@ class QualityConfig(Section):
     """Most seconds that a new build waits for its first check while others serve its model; 0: no wait."""
     sentinel: bool = True
     """Watch live answers for garbage (one character filling the answer, null logprobs, broken UTF-8)."""
+    alpha: Risk = 0.01
+    """Chance a week that a right build is flagged by a test; less needs more texts before damage is flagged."""
+    tolerance: Positive = 1.0
+    """What a right kernel may differ by, in measured tolerances; 2 lets it differ by twice as much."""
     extra_probes: str | None = None
     """File or folder with texts of your own, scored beside those that ship (format: router/probes/texts)."""
 

@@ -173,6 +173,7 @@ def as_name(text: str) -> str:
 Positive = Annotated[float, Field(gt=0, strict=True)]
 NotNegative = Annotated[float, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Risk = Annotated[float, Field(gt=0, lt=0.5, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, strict=True)]
 Bytes = Annotated[int, Field(strict=True), BeforeValidator(to_bytes, json_schema_input_type=int | str)]

@@ -24,7 +24,8 @@ OTHER = "other"
 """The label of a model name that nobody configured."""
 
 _DOUBTFUL = frozenset({Health.SUSPECT, Health.EJECTED})
-_USABLE_GRADES = frozenset({Grade.UNKNOWN, Grade.PLAUSIBLE, Grade.GOOD, Grade.SUSPECT})
+_CLEAR_GRADES = frozenset({Grade.UNKNOWN, Grade.PLAUSIBLE, Grade.GOOD})
+_USABLE_GRADES = _CLEAR_GRADES | {Grade.SUSPECT}
 
 
 @dataclass(slots=True)
@@ -237,6 +238,7 @@ class Fleet:
                 health.health is Health.HEALTHY
                 and backend.intent is Intent.ACTIVE
                 and serving.grade is not Grade.FLAGGED
+                and serving.grade is not Grade.SUSPECT
                 and not serving.gate
                 and now >= backend.busy_until
                 and serving.max_prompt is None
@@ -248,7 +250,7 @@ class Fleet:
                 one.last_resort = False
             else:
                 one.barred = self._why_not(backend, serving, call, tried, now)
-                one.last_resort = self._flag_ranks_last(serving, model) or health.health in _DOUBTFUL
+                one.last_resort = self._ranks_last(serving, model) or health.health in _DOUBTFUL
             leases = len(backend.leases)
             one.in_flight = leases
             one.decoding = backend.decoding.value
@@ -311,6 +313,8 @@ class Fleet:
             return None if ejected and (self.passive or not self._others_up(backend, model)) else reason
         if serving.grade is Grade.FLAGGED and not self.passive and self._flags_exclude(backend, model):
             return f"flagged: {serving.grade_reason}"
+        if serving.grade is Grade.SUSPECT and not self.passive and self._suspicion_excludes(backend, model):
+            return f"suspect: {serving.grade_reason}"
         return None
 
     def _others_up(self, backend: Backend, model: str) -> bool:
@@ -328,16 +332,22 @@ class Fleet:
             return flags == "exclude" and self._others_usable(backend, model)
         return self._others_usable(backend, model)
 
-    def _flag_ranks_last(self, serving: Serving, model: str) -> bool:
-        """A flagged backend that is not excluded comes last, unless flags are only observed."""
-        observes = self.passive or self.model_settings(model).flags == "observe"
-        return serving.grade is Grade.FLAGGED and not observes
+    def _suspicion_excludes(self, backend: Backend, model: str) -> bool:
+        """By the operator's choice, and only while somebody who is not suspect can serve."""
+        return self.model_settings(model).suspects == "exclude" and self._others_usable(backend, model, _CLEAR_GRADES)
 
-    def _others_usable(self, backend: Backend, model: str) -> bool:
+    def _ranks_last(self, serving: Serving, model: str) -> bool:
+        """A flagged backend that is not excluded comes last, unless that is only observed; a suspect one by choice."""
+        settings = self.model_settings(model)
+        if self.passive or serving.grade not in (Grade.FLAGGED, Grade.SUSPECT):
+            return False
+        return (settings.flags if serving.grade is Grade.FLAGGED else settings.suspects) != "observe"
+
+    def _others_usable(self, backend: Backend, model: str, grades: frozenset[Grade] = _USABLE_GRADES) -> bool:
         return any(
             other is not backend
             and other.intent is Intent.ACTIVE
-            and other.serving[model].grade in _USABLE_GRADES
+            and other.serving[model].grade in grades
             and not other.serving[model].gate
             and health_policy.barred(other.health, 0, self.limits) is None
             for other in self.pools.get(model, ())

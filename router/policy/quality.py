@@ -9,10 +9,10 @@ again as suspect, and only the proof of the sequential test makes it good. Evide
 probes found: right prefill says nothing about damaged decode. What the operator flagged stays flagged until the
 operator clears it. `TABLE` and `_lifts` are the whole truth; everything else here gathers evidence for them.
 
-False alarms: the sequential tests of a running build flag it, right as it may be, with a chance of at most `ALPHA` a
-week over all families of probes together (`SHARES` divides it), however often one looks. A restart, a flag and a
-clearing begin new tests. NaN, null logprobs and floods flag without a test: no right build has them. Sentinel and
-scheme cost never flag.
+False alarms: the sequential tests of a running build flag it, right as it may be, with a chance of at most α a week
+(`Strictness`) over all families of probes together (`SHARES` divides it), however often one looks. A restart, a flag, a
+clearing and another α begin new tests. NaN, null logprobs and floods flag without a test: no right build has them.
+Sentinel and scheme cost never flag.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from router.policy.answers import broken_utf8, flood, prose_of, repetition
 from router.policy.facts import Grade
 from router.policy.logprobs import Unscorable
 from router.policy.scoring import Paired, is_comparable, report
-from router.policy.sequential import ALPHA, SequentialTest, begin, excess, observe, renew, tolerance_of
+from router.policy.sequential import USUAL, SequentialTest, Strictness, begin, excess, observe, renew, tolerance_of
 
 CLEAN_TEXTS = 5  # new texts that a clean check stands on
 CLEAN_LONG = 2  # long questions: one after a long prompt, one with a long answer
@@ -235,7 +235,13 @@ def meet_answer(
 
 
 def score_texts(
-    quality: Quality, family: Family, pairs: Sequence[Paired], reference: Reference, scheme: str, now: float
+    quality: Quality,
+    family: Family,
+    pairs: Sequence[Paired],
+    reference: Reference,
+    scheme: str,
+    now: float,
+    strictness: Strictness = USUAL,
 ) -> Quality:
     """Count newly scored texts against a reference, and judge what they show.
 
@@ -245,13 +251,13 @@ def score_texts(
         return quality
     if not is_comparable(reference.scheme, scheme):
         return judge(quality, _scheme_cost(family, pairs, reference, scheme, now))
-    named = {p.name: excess(p, tolerance_of(p.basis, scheme)) for p in pairs}
+    named = {p.name: excess(p, tolerance_of(p.basis, scheme, strictness)) for p in pairs}
     spoken, numbers = _difference(pairs)
     numbers["trusted_nats"] = sum(p.trusted for p in pairs) / len(pairs)
     itself = "" if reference.grade is Grade.GOOD else f", itself only {reference.grade}"
     detail = f"{spoken} farther than {reference.build}{itself} on {len(pairs)} texts ({pairs[0].basis}, {family})"
     proof = Kind.PROOF if reference.grade is Grade.GOOD or reference.independent else Kind.SAME
-    return _count(quality, _Batch(family, named, numbers, detail, Kind.DAMAGE, proof), now)
+    return _count(quality, _Batch(family, named, numbers, detail, Kind.DAMAGE, proof), now, strictness)
 
 
 def score_answers(
@@ -261,6 +267,7 @@ def score_answers(
     trusted: frozenset[str],
     now: float,
     family: Family = Family.ANSWERS,
+    strictness: Strictness = USUAL,
 ) -> Quality:
     """Count known answers. `trusted` names the questions that a trusted build of this model answered right.
 
@@ -276,7 +283,7 @@ def score_answers(
     missed = tuple(name for name, hit in right.items() if not hit)
     numbers = {"right": float(len(right) - len(missed)), "asked": float(len(right))}
     detail = f"{len(missed)} of {len(right)} known answers missed" + (f": {', '.join(missed[:5])}" if missed else "")
-    after = _count(quality, _Batch(family, named, numbers, detail, Kind.WRONG, None), now)
+    after = _count(quality, _Batch(family, named, numbers, detail, Kind.WRONG, None), now, strictness)
     enough = CLEAN_TEXTS if family is Family.ANSWERS else CLEAN_LONG
     is_right = len(right) >= enough and len(missed) <= MISSES_TRUSTED * len(right)
     if not is_right or quality.grade not in (Grade.UNKNOWN, Grade.SUSPECT):
@@ -297,9 +304,9 @@ class _Batch:
     proof: Kind | None
 
 
-def _count(quality: Quality, batch: _Batch, now: float) -> Quality:
+def _count(quality: Quality, batch: _Batch, now: float, strictness: Strictness) -> Quality:
     """Feed one family's test until it is worse, and judge by its verdict."""
-    before = test = _test_of(quality, batch.family, now)
+    before = test = _test_of(quality, batch.family, now, strictness.alpha * SHARES[batch.family])
     used: dict[str, float] = {}
     for name, z in batch.excesses.items():
         if name not in test.seen and not test.is_worse:
@@ -323,9 +330,10 @@ def _verdict(batch: _Batch, before: SequentialTest, after: SequentialTest, new: 
     return Kind.CLEAN if is_clean else None
 
 
-def _test_of(quality: Quality, family: Family, now: float) -> SequentialTest:
+def _test_of(quality: Quality, family: Family, now: float, alpha: float) -> SequentialTest:
+    """The running test; another α is another promise, so it begins anew."""
     test = quality.tests.get(family)
-    return begin(now, ALPHA * SHARES[family]) if test is None else renew(test, now)
+    return begin(now, alpha) if test is None or test.alpha != alpha else renew(test, now)
 
 
 def _scheme_cost(family: Family, pairs: Sequence[Paired], reference: Reference, scheme: str, now: float) -> Evidence:

@@ -77,9 +77,26 @@ TOLERANCES: Mapping[tuple[Basis, bool], Tolerance] = {
 }
 
 
-def tolerance_of(basis: Basis, scheme: str) -> Tolerance:
+@dataclass(frozen=True, slots=True)
+class Strictness:
+    """How sure one must be, and of what.
+
+    Attributes:
+        alpha: chance a week that a right build is flagged, over all families of probes.
+        tolerance: the tolerances above are multiplied by this; 2 lets a kernel differ by twice as much.
+    """
+
+    alpha: float = ALPHA
+    tolerance: float = 1.0
+
+
+USUAL = Strictness()
+
+
+def tolerance_of(basis: Basis, scheme: str, strictness: Strictness = USUAL) -> Tolerance:
     """The tolerance for a comparison between two builds of this weight and activation scheme."""
-    return TOLERANCES[basis, rounds_activations(scheme)]
+    found, times = TOLERANCES[basis, rounds_activations(scheme)], strictness.tolerance
+    return found if times == 1.0 else Tolerance(found.floor * times, found.share * times)
 
 
 def excess(paired: Paired, tolerance: Tolerance) -> float:

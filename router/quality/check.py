@@ -31,7 +31,7 @@ from router.policy.quality import (
     score_texts,
 )
 from router.policy.scoring import Basis, Paired, cosine, may_use_mutual, pair_gap
-from router.policy.sequential import excess, tolerance_of
+from router.policy.sequential import USUAL, Strictness, excess, tolerance_of
 from router.probes.questions import Question
 from router.probes.texts import ProbeText
 from router.quality import work
@@ -79,6 +79,7 @@ class Check:
         scheme: str,
         wall: Callable[[], float],
         blame: Callable[[Trust, Family, list[Paired], Check], None],
+        strictness: Strictness = USUAL,
     ) -> None:
         self.quality = quality
         self.plan = plan
@@ -95,6 +96,7 @@ class Check:
         self._helper = helper
         self._wall = wall
         self._blame = blame
+        self.strictness = strictness
         self._pairs: dict[Family, list[work.Compared]] = {}
         self._right: dict[Family, dict[str, bool]] = {}
         self.answered: dict[str, bool] = {}
@@ -130,7 +132,7 @@ class Check:
 
     def far_off(self, pairs: Sequence[Paired]) -> bool:
         """Whether these comparisons together lie beyond what a right kernel may differ by."""
-        return fmean(excess(p, tolerance_of(p.basis, self.scheme)) for p in pairs) > 1.0
+        return fmean(excess(p, tolerance_of(p.basis, self.scheme, self.strictness)) for p in pairs) > 1.0
 
     # --- steps ---
 
@@ -318,7 +320,9 @@ class Check:
             counted = right
         if not trusted and missed == len(right) >= CLEAN_TEXTS:
             self._odd(f"not one of {len(right)} known answers is right", next(iter(right)), family)
-        self.quality = score_answers(self.quality, counted, trusted=trusted, now=self._wall(), family=family)
+        self.quality = score_answers(
+            self.quality, counted, trusted=trusted, now=self._wall(), family=family, strictness=self.strictness
+        )
 
     def _trusted_right(self) -> frozenset[str]:
         """What builds of this model answered right; what a model can do does not hang on the scheme."""
@@ -346,7 +350,7 @@ class Check:
             self.differences.append(paired.difference)
         pairs = self._pairs.setdefault(family, [])
         pairs.append(compared)
-        if len(pairs) >= BATCH or excess(paired, tolerance_of(paired.basis, self.scheme)) >= AT_ONCE:
+        if len(pairs) >= BATCH or excess(paired, tolerance_of(paired.basis, self.scheme, self.strictness)) >= AT_ONCE:
             self._flush(family)
 
     def _flush(self, family: Family) -> None:
@@ -362,7 +366,7 @@ class Check:
             reference = Reference(reference.build, scheme, reference.grade, reference.independent)
         for basis in Basis:  # a sentence names one basis
             pairs = [c.paired for c in batch if c.paired.basis is basis]
-            self.quality = score_texts(self.quality, family, pairs, reference, scheme, self._wall())
+            self.quality = score_texts(self.quality, family, pairs, reference, scheme, self._wall(), self.strictness)
 
 
 def _kind_of(question: str) -> str:

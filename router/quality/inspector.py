@@ -17,6 +17,7 @@ from router.policy.facts import Grade, Health
 from router.policy.logprobs import Unscorable
 from router.policy.quality import Family, Reference, meet_fault
 from router.policy.scoring import Paired
+from router.policy.sequential import Strictness
 from router.probes.texts import ProbeText
 from router.quality.ask import Asker
 from router.quality.check import Check
@@ -132,7 +133,15 @@ class Inspector:
         plan = self.plan(subject, want.size, trust.stored)
         about = f"about {plan.cost_s:.0f} s in {len(plan.items)} steps"
         self._bus.emit(Notice(backend.name, f"{want.size} check of {subject.model} begins, {about}: {want.why}"))
-        return Check(subject.quality, plan, asker, trust, self._helper, scheme, self._outside.wall, self._blame)
+        return self._check(subject, plan, asker, trust, scheme)
+
+    def _check(self, subject: Subject, plan: Plan, asker: Asker | KeptAsker, trust: Trust, scheme: str) -> Check:
+        settings = self._fleet.model_settings(subject.model)
+        limits = self._fleet.config.quality
+        strictness = Strictness(settings.alpha or limits.alpha, settings.tolerance or limits.tolerance)
+        return Check(
+            subject.quality, plan, asker, trust, self._helper, scheme, self._outside.wall, self._blame, strictness
+        )
 
     def _asker(self, backend: Backend, subject: Subject) -> Asker:
         subject.talents.context = backend.contexts.get(subject.model, subject.talents.context)
@@ -161,7 +170,7 @@ class Inspector:
             candidate.distrusted = candidate.distrusted or candidate.far_off(pairs)
         if other is not None:
             told = Reference(quality.build, candidate.scheme, quality.grade)
-            self._verdicts.blame(other, family, pairs, told, candidate.scheme)
+            self._verdicts.blame(other, family, pairs, told, candidate.scheme, candidate.strictness)
 
     def _owner(self, stored: Baseline) -> Subject | None:
         """Who runs the build that left this baseline, if anybody still does."""
@@ -267,8 +276,7 @@ class Inspector:
         subject.kept_against = trust.reference.build
         tokens = trust.living or self._asker(backend, subject)
         kept = KeptAsker(own, tokens, replace(subject.talents), self._helper)
-        plan = plan_of(own, self.texts)
-        check = Check(subject.quality, plan, kept, trust, self._helper, scheme, self._outside.wall, self._blame)
+        check = self._check(subject, plan_of(own, self.texts), kept, trust, scheme)
         begun, living = clock(), self._fleet.backends.get(trust.living_name)
         self.running = (subject, check)
         try:

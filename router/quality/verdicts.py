@@ -12,6 +12,7 @@ from router.policy.facts import Grade
 from router.policy.quality import Evidence, Family, Quality, Reference
 from router.policy.quality_record import dump, restore
 from router.policy.scoring import Paired
+from router.policy.sequential import Strictness
 from router.quality.subject import Subject
 
 
@@ -91,9 +92,18 @@ class Verdicts:
             return True
         return False
 
-    def blame(self, reference: Subject, family: Family, pairs: list[Paired], candidate: Reference, scheme: str) -> None:
+    def blame(
+        self,
+        reference: Subject,
+        family: Family,
+        pairs: list[Paired],
+        candidate: Reference,
+        scheme: str,
+        strictness: Strictness,
+    ) -> None:
         """A comparison spoke against an unproven reference: it counts as evidence about the reference."""
-        self.take(reference, policy.score_texts(reference.quality, family, pairs, candidate, scheme, self._wall()))
+        quality = policy.score_texts(reference.quality, family, pairs, candidate, scheme, self._wall(), strictness)
+        self.take(reference, quality)
 
 
 def tell(evidence: Evidence) -> str:

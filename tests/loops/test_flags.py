@@ -43,3 +43,16 @@ async def test_whoever_stands_in_a_pool_is_barred_as_the_policy_says(world: Worl
             assert (one.barred is None) == (told.barred is None), (grades, one)
             if told.barred is None:
                 assert one.last_resort == (told.last_resort is not None), (grades, one)
+
+
+@pytest.mark.parametrize(("suspects", "barred", "last"), [("observe", 0, 0), ("last", 0, 1), ("exclude", 1, 1)])
+async def test_what_a_suspect_is_is_the_operators_choice(world: World, suspects: Flags, barred: int, last: int) -> None:
+    for name in ("a", "b"):
+        world.backend(name)
+    app = await world.start(world.config(models={MODEL: ModelConfig(suspects=suspects)}))
+    app.fleet.set_grade("a", MODEL, Grade.SUSPECT, "odd")
+    a, b = app.fleet.candidates(CallFacts(MODEL))
+    assert (a.barred is not None, a.last_resort) == (bool(barred), bool(last))
+    assert (b.barred, b.last_resort) == (None, False)
+    app.fleet.set_grade("b", MODEL, Grade.SUSPECT, "odd too")
+    assert [one.barred for one in app.fleet.candidates(CallFacts(MODEL))] == [None, None], "somebody must serve"

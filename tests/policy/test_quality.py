@@ -31,7 +31,7 @@ from router.policy.quality import (
     score_texts,
 )
 from router.policy.scoring import Basis, Paired
-from router.policy.sequential import ALPHA, WEEK_S
+from router.policy.sequential import ALPHA, WEEK_S, Strictness
 
 NOW = 1_000.0
 TRUSTED = Reference("marlin 0.32", "w4a16", Grade.GOOD)
@@ -310,3 +310,26 @@ def test_quality_never_leaves_a_model_without_a_backend(grades: dict[str, Grade]
     policy = BarPolicy(data.draw(st.sampled_from(Bar)), data.draw(st.sampled_from(Bar)))
     got = standings(pool, usable, policy)
     assert any(got[name].barred is None for name in usable)
+
+
+def test_a_wider_tolerance_and_a_smaller_risk_flag_less() -> None:
+    pairs = [Paired(f"text {n}", Basis.MUTUAL, 0.0, 0.012) for n in range(12)]
+    reference = Reference("trusted", "w4a16", Grade.GOOD)
+
+    def grade_at(strictness: Strictness) -> Grade:
+        start = fresh("build", 0.0)
+        return score_texts(start, Family.PREFILL, pairs, reference, "w4a16", 1.0, strictness).grade
+
+    assert grade_at(Strictness()) is Grade.FLAGGED
+    assert grade_at(Strictness(tolerance=3.0)) is not Grade.FLAGGED
+    assert grade_at(Strictness(alpha=1e-9)) is not Grade.FLAGGED
+
+
+def test_another_risk_is_another_promise_and_begins_anew() -> None:
+    pairs = [Paired(f"text {n}", Basis.MUTUAL, 0.0, 0.006) for n in range(3)]
+    reference = Reference("trusted", "w4a16", Grade.GOOD)
+    first = score_texts(fresh("build", 0.0), Family.PREFILL, pairs, reference, "w4a16", 1.0)
+    again = score_texts(first, Family.PREFILL, pairs[:1], reference, "w4a16", 2.0, Strictness(alpha=0.001))
+    assert first.tests[Family.PREFILL].texts == 3
+    assert again.tests[Family.PREFILL].texts == 1
+    assert again.tests[Family.PREFILL].alpha == pytest.approx(0.001 * SHARES[Family.PREFILL])
