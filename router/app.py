@@ -378,6 +378,8 @@ def _server_limits(config: FleetConfig) -> ServerLimits:
         idle_s=timeouts.idle_keep_alive_s,
         slow_head_s=timeouts.slow_head_s,
         slow_body_s=timeouts.slow_body_s,
+        slow_body_rate=limits.slow_body_rate,
+        linger_s=timeouts.linger_s,
         slow_reader_s=timeouts.slow_reader_s,
     )
 

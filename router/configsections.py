@@ -50,6 +50,8 @@ class Timeouts(Section):
     """Seconds that a client may take for a request's head; then 408."""
     slow_body_s: Positive = 60.0
     """Seconds without progress of a request's body; then 408."""
+    linger_s: NotNegative = 2.0
+    """Seconds that a refused upload is still read and dropped, so that the client gets to read why."""
     slow_reader_s: Positive = 120.0
     """Seconds that a client may leave an answer unread while its connection is full; then it is closed."""
     shutdown_s: NotNegative = 30.0
@@ -67,6 +69,8 @@ class Limits(Section):
     """Bytes of one request's body; beyond it 413."""
     bodies_total_bytes: Annotated[Bytes, Field(ge=1024)] = 512 * 2**20
     """Bytes of all request bodies held at once; beyond it 503."""
+    slow_body_rate: NotNegative = 500.0
+    """Bytes per second that a request's body must have come at once `timeouts.slow_body_s` have passed; then 408."""
     held_answer_bytes: Annotated[Bytes, Field(ge=0)] = 2**20
     """Bytes of a JSON answer held whole before it is sent, so that half an answer can be retried."""
     pipelined_bytes: Annotated[Bytes, Field(ge=0)] = 64 * 2**10
@@ -151,14 +155,14 @@ class QualityConfig(Section):
     """Most seconds that a full check may take: once per build, in idle time."""
     idle_before_full_s: NotNegative = 900.0
     """Seconds without a call before a full check begins."""
-    gate_s: NotNegative = 180.0
-    """Most seconds that a new build waits for its first check while others serve its model; 0: no wait."""
-    sentinel: bool = True
-    """Watch live answers for garbage (one character filling the answer, null logprobs, broken UTF-8)."""
     alpha: Risk = 0.01
     """Chance a week that a right build is flagged by a test; less needs more texts before damage is flagged."""
     tolerance: Positive = 1.0
     """What a right kernel may differ by, in measured tolerances; 2 lets it differ by twice as much."""
+    gate_s: NotNegative = 180.0
+    """Most seconds that a new build waits for its first check while others serve its model; 0: no wait."""
+    sentinel: bool = True
+    """Watch live answers for garbage (one character filling the answer, null logprobs, broken UTF-8)."""
     extra_probes: str | None = None
     """File or folder with texts of your own, scored beside those that ship (format: router/probes/texts)."""
 

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from router import caps
 from router.backend import Backend
 from router.config import BackendConfig, FleetConfig
 from router.events import BackendLoading, Bus, Notice, Scraped
@@ -180,6 +181,9 @@ class Prober:
                 return
             await self._scrape(backend, timeout)
         except httpx.ConnectError as exc:
+            if "[SSL" in str(exc):
+                self._failed(backend, _tls_failure(str(exc)))
+                return
             self._refused(backend, await self._cause(backend) or f"refuses connections: {exc}")
         except httpx.TransportError as exc:
             self._failed(backend, await self._cause(backend) or f"{type(exc).__name__} {exc}".strip())
@@ -267,6 +271,10 @@ class Prober:
             if metrics.restarted(before, scrape):
                 self._restarted(backend, scrape)
             rates = metrics.delta(before, scrape, now - at)
+            if rates.spec_acceptance is not None:
+                backend.spec_acceptance = rates.spec_acceptance
+            if not self._fleet.passive:
+                caps.look(backend, before, scrape, rates, now)
         self._bus.emit(
             Scraped(
                 backend.name,
@@ -288,8 +296,17 @@ class Prober:
     def _restarted(self, backend: Backend, scrape: metrics.Scrape) -> None:
         backend.version = None
         backend.prefixes.clear()
+        backend.spec_acceptance = None
+        caps.forget(backend)
         if self.on_restart is not None:
             self.on_restart(backend)
+
+
+def _tls_failure(said: str) -> str:
+    """Somebody listens, so it is neither off nor loading: what to do about it."""
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"TLS fails: {said}. Give its authority's file as tls_ca, or set tls_verify: false"
+    return f"TLS fails: {said}. Does it speak https? If not, its url begins with http://"
 
 
 def _differ(new: tuple[ModelCard, ...], old: tuple[ModelCard, ...]) -> bool:

@@ -137,7 +137,7 @@ def _probe_failed(state: HealthState, detail: str, now: float, limits: HealthLim
     fails = state.probe_fails + 1
     state = replace(state, probe_fails=fails, probe_oks=0)
     if state.health in (Health.OFF, Health.STARTING):
-        return state
+        return replace(state, reason=detail)  # no alarm, but whoever looks sees why
     if fails >= limits.unhealthy_after:
         return _eject(state, f"{fails} probes failed: {detail}", now, limits)
     if state.health is Health.HEALTHY:
@@ -151,7 +151,7 @@ def _refused(state: HealthState, detail: str, now: float) -> HealthState:
     """
     state = replace(state, probe_oks=0, probe_fails=state.probe_fails + 1)
     if not state.seen:
-        return state
+        return replace(state, reason=detail)
     return replace(_to(state, Health.STARTING, now, detail), call_fails=0, ejections=0, until=0.0)
 
 

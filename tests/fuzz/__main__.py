@@ -2,7 +2,8 @@
 
     python -m tests.fuzz [--minutes 5] [--seed N]
 
-Each round runs every property once under one seed. A failure ends it and prints how to see it again.
+Each round runs every property under one seed, for a minute or more; the last one is not cut short. A failure ends it
+and prints how to see it again.
 """
 
 import argparse
@@ -36,13 +37,7 @@ def main() -> int:
         command += [f"--hypothesis-seed={seed}", *PROPERTIES]
         console.print(f"seed {seed} …", end=" ")
         began = time.monotonic()
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=max(60.0, ends_at - began), check=False
-            )
-        except subprocess.TimeoutExpired:
-            console.print("cut short: time is up")
-            break
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         console.print(
             f"{done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ''} {time.monotonic() - began:.0f} s"
         )

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "fuzz",
-    max_examples=2_000,
+    max_examples=500,
     deadline=None,
     database=None,
     print_blob=True,

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -33,10 +34,11 @@ class Process:
     log: Path
     port: int
     admin_port: int = 0
+    secure: bool = False
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self.secure else f"http://127.0.0.1:{self.port}"
 
     @property
     def text(self) -> str:
@@ -95,11 +97,15 @@ def sim(folder: Path, name: str, *more: str, profile: str = "fast", port: int = 
 
 
 @contextmanager
-def router(folder: Path, *args: str) -> Iterator[Process]:
+def router(folder: Path, *args: str, verify: ssl.SSLContext | None = None) -> Iterator[Process]:
     port, admin_port = free_port(), free_port()
     serve = ("serve", "--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port), *args)
     env = {"ROUTER_STATE_DIR": str(folder / "state"), "ROUTER_ADMIN_TOKEN": TOKEN}
     with started(folder, "router", *serve, port=port, admin_port=admin_port, **env) as process:
-        until(lambda: httpx.get(f"{process.url}/readyz", timeout=LIMIT_S, trust_env=False).status_code == 200)
+        process.secure = verify is not None
+        secured = {"verify": verify} if verify is not None else {}
+        until(
+            lambda: httpx.get(f"{process.url}/readyz", timeout=LIMIT_S, trust_env=False, **secured).status_code == 200
+        )
         until(lambda: process.admin("GET", "/livez").status_code == 200)
         yield process
