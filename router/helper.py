@@ -43,6 +43,7 @@ class Helper:
         self._make = make
         self._idle_s = idle_s
         self._executor: Executor | None = None
+        self._starting = asyncio.Lock()
         self._running = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -52,26 +53,33 @@ class Helper:
         Raises:
             BrokenExecutor: the helper died of this work twice.
         """
-        loop = asyncio.get_running_loop()
         self._running += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         try:
             try:
-                return await loop.run_in_executor(self._started(), work, *given)
+                return await self._do(work, *given)
             except BrokenExecutor:
                 self.close()
-                return await loop.run_in_executor(self._started(), work, *given)
+                return await self._do(work, *given)
         finally:
             self._running -= 1
             if not self._running:
-                self._timer = loop.call_later(self._idle_s, self.close)
+                self._timer = asyncio.get_running_loop().call_later(self._idle_s, self.close)
 
-    def _started(self) -> Executor:
-        if self._executor is None:
-            self._executor = self._make()
-        return self._executor
+    async def _do(self, work: Callable[[*Ts], T], *given: *Ts) -> T:
+        async with self._starting:
+            executor = self._executor
+            if executor is None:
+                executor = self._executor = await asyncio.to_thread(self._start)
+        return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
+
+    def _start(self) -> Executor:
+        """Starting a process holds whoever does it for 4 to 14 ms, so a thread does; the first work waits anyway."""
+        executor = self._make()
+        executor.submit(os.getpid).result()
+        return executor
 
     def close(self) -> None:
         """Let the helper go; the next work starts another one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 from fastapi import Body, FastAPI, Query, Response
@@ -30,7 +30,7 @@ def add_quality(api: FastAPI, app: App) -> None:
     async def run(
         backend: Annotated[str, Body()],
         model: Annotated[str | None, Body()] = None,
-        size: Annotated[Size, Body()] = Size.QUICK,
+        size: Annotated[Literal[Size.QUICK, Size.FULL], Body()] = Size.QUICK,
         keep: Annotated[bool, Body()] = False,
         dry_run: Annotated[bool, Body()] = False,
     ) -> Response:

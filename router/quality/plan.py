@@ -39,7 +39,11 @@ class Amount:
     rounds: int  # of known-answer questions
 
 
-AMOUNTS: Mapping[Size, Amount] = {Size.QUICK: Amount(12, 3, 1, 1), Size.FULL: Amount(60, 12, 4, 2)}
+AMOUNTS: Mapping[Size, Amount] = {
+    Size.QUICK: Amount(12, 3, 1, 1),
+    Size.FULL: Amount(60, 12, 4, 2),
+    Size.KEPT: Amount(0, 0, 0, 0),
+}
 
 
 @dataclass(frozen=True, slots=True)
