@@ -238,7 +238,10 @@ class BackendConnection:
             self._sink = None
             sink.on_end()
         elif head is not None:
-            self._fail(FailureKind.TRUNCATED, f"closed the connection within its answer ({exc or 'end of file'})")
+            if exc is not None:
+                self._fail(FailureKind.RESET, f"reset the connection within its answer ({exc})")
+            else:
+                self._fail(FailureKind.TRUNCATED, "closed the connection within its answer (end of file)")
         else:
             self._fail(FailureKind.RESET, f"closed the connection without an answer ({exc or 'end of file'})")
 

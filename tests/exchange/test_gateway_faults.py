@@ -45,7 +45,7 @@ async def test_a_stream_cut_after_40_of_60_chunks_goes_on_with_the_41st(world: W
     answer, call, two = await begun(world, WORDS[:40])
     two.script = lambda call: call.stream(*WORDS[40:])
     call.reset()
-    one_whole_answer(world, await answer.whole(), FailureKind.TRUNCATED)
+    one_whole_answer(world, await answer.whole(), FailureKind.RESET)
 
 
 async def test_a_malformed_chunk_in_mid_answer_is_no_part_of_it(world: World) -> None:

@@ -51,7 +51,7 @@ ANSWERS: dict[str, tuple[bytes, str, bytes, FailureKind | None, bool]] = {
     "304 with a length": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", "", b"", None, KEPT),
     "Connection: close": (OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok", "", b"ok", None, CLOSED),
     "a body that ends with the connection": (OK + b"\r\nok", "close", b"ok", None, CLOSED),
-    "a body that a reset ends": (OK + b"\r\nok", "abort", b"ok", FailureKind.TRUNCATED, CLOSED),
+    "a body that a reset ends": (OK + b"\r\nok", "abort", b"ok", FailureKind.RESET, CLOSED),
     "a length cut short": (OK + b"Content-Length: 9\r\n\r\nok", "close", b"ok", FailureKind.TRUNCATED, CLOSED),
     "chunks cut short": (CHUNKED + b"2\r\nok\r\n", "close", b"ok", FailureKind.TRUNCATED, CLOSED),
     "nothing": (b"", "close", b"", FailureKind.RESET, CLOSED),
