@@ -1,6 +1,7 @@
 """TLS for clients and to backends, and unix sockets: real sockets, real handshakes, an authority of the test's own."""
 
 import json
+import socket
 import socketserver
 import ssl
 import threading
@@ -16,6 +17,8 @@ import trustme
 
 from tests.live.processes import MODEL, router, until
 
+pytestmark = pytest.mark.live
+
 TEXT = "x" * 200_000  # several TLS records, several reads
 
 
@@ -23,6 +26,10 @@ class Backend(BaseHTTPRequestHandler):
     """A server of one model that answers whole or in a stream of 20 events."""
 
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        self.disable_nagle_algorithm = self.request.family is not socket.AF_UNIX
+        super().setup()
 
     def do_GET(self) -> None:
         card = {"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": 4096}
