@@ -14,6 +14,7 @@ from router.config import BackendConfig
 from router.errors import FailureKind
 from router.policy.facts import CallFacts, Candidate, Grade, Intent
 from router.policy.health import HealthState
+from router.policy.knee import Knee
 from router.policy.prefix import PrefixIndex
 from router.policy.speed import HostModel, SpeedModel
 from router.vllm.metrics import Scrape
@@ -102,6 +103,13 @@ class Backend:
     drain_deadline: float | None = None
     busy_until: float = 0.0  # it said 429 or 503 with Retry-After
     generation: int = 0
+    knee: Knee = field(default_factory=Knee)
+    cap: int | None = None  # most calls in flight: the configured limit, or less where its knee was seen
+    seen_load: tuple[float, float] | None = None  # at the last scrape, see caps.py
+    spec_acceptance: float | None = None  # share of the drafted tokens accepted, last seen drafting; None: never
+
+    def __post_init__(self) -> None:
+        self.cap = self.config.max_in_flight
 
     @property
     def name(self) -> str:

@@ -109,6 +109,8 @@ class Fleet:
             host.active.add(-active, now)
             host.busy.add(-busy, now)
         backend.config, backend.hosts = config, self._hosts(config)
+        backend.seen_load = None
+        backend.cap = backend.knee.cap(now, config.max_in_flight) if not self.passive else config.max_in_flight
         for host in backend.hosts:
             host.active.add(active, now)
             host.busy.add(busy, now)
@@ -262,7 +264,7 @@ class Fleet:
                 busy += host.busy.value - own
             one.siblings, one.busy_siblings = siblings, float(busy)
             one.remaining = 0.5 * backend.expected_tokens
-            one.cap = backend.config.max_in_flight
+            one.cap = backend.cap
             one.speed = serving.speed.predict(now)
             one.ramp = 1.0 if health.ramp_from is None else health.ramp(now, self.limits)
             one.warm_tokens = backend.prefixes.warm_tokens(prefix) if prefix else 0.0

@@ -52,4 +52,6 @@ def _backend(backend: Backend) -> BackendGauges:
         running=scrape.running if scrape else None,
         waiting=scrape.waiting if scrape else None,
         kv_usage=scrape.kv_usage if scrape else None,
+        cap=backend.cap,
+        spec_acceptance=backend.spec_acceptance,
     )

@@ -168,11 +168,13 @@ def details(one: dict[str, Any]) -> RenderableType:
         "fingerprint",
         "build",
         "in_flight",
+        "in_flight_cap",
+        "spec_acceptance",
         "running",
         "waiting",
     ):
         value = one[key]
-        table.add_row(key.replace("_", " "), escape(", ".join(value) if isinstance(value, list) else str(value)))
+        table.add_row(key.replace("_", " "), escape(", ".join(value) if isinstance(value, list) else _said(value)))
     table.add_row("kernel", kernel(one))
     table.add_row("", escape(one["kernel_detail"]))
     for model in one["models"]:
@@ -186,6 +188,10 @@ def details(one: dict[str, Any]) -> RenderableType:
         for name, estimate in model["speed"].items():
             table.add_row(name.replace("_", " "), escape(describe(estimate)))
     return table
+
+
+def _said(value: object) -> str:
+    return "–" if value is None else str(value)
 
 
 def describe(estimate: dict[str, Any]) -> str:

@@ -202,6 +202,8 @@ def _fleet(snapshot: Snapshot) -> Iterator[tuple[Family, Rows]]:
     yield f.BACKEND_INFO, [((b.name, b.kernel, b.version, b.build), 1) for b in backends]
     yield f.VLLM_RUNNING, [((b.name,), b.running) for b in backends if b.running is not None]
     yield f.VLLM_WAITING, [((b.name,), b.waiting) for b in backends if b.waiting is not None]
+    yield f.IN_FLIGHT_CAP, [((b.name,), float(b.cap)) for b in backends if b.cap is not None]
+    yield f.SPEC_ACCEPTANCE, [((b.name,), b.spec_acceptance) for b in backends if b.spec_acceptance is not None]
     yield f.VLLM_KV, [((b.name,), b.kv_usage) for b in backends if b.kv_usage is not None]
     yield f.USABLE, [((model,), n) for model, n in snapshot.usable.items()]
     yield f.QUEUED, [((model,), n) for model, n in snapshot.queued.items()]

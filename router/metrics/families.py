@@ -129,6 +129,18 @@ KERNEL_MISMATCH = _family(
 )  # fmt: skip
 VLLM_RUNNING = _family("vllm_running", "gauge", "backend", "Requests running, as the backend's own metrics said last.")
 VLLM_WAITING = _family("vllm_waiting", "gauge", "backend", "Requests waiting in the backend, as it said last.")
+IN_FLIGHT_CAP = _family(
+    "in_flight_cap",
+    "gauge",
+    "backend",
+    "Most calls in flight: max_in_flight, or less where more lowered its tokens per second; absent without a cap.",
+)
+SPEC_ACCEPTANCE = _family(
+    "spec_decode_acceptance_ratio",
+    "gauge",
+    "backend",
+    "Share of the drafted tokens that speculative decoding accepted, when it last drafted.",
+)
 VLLM_KV = _family("vllm_kv_usage_ratio", "gauge", "backend", "Used share of the KV cache (0 to 1), as it said last.")
 PREFILL_RATE = _family(
     "speed_prefill_tokens_per_second", "gauge", "backend model", "Learned prefill rate for tokens not in its cache."

@@ -33,6 +33,8 @@ class BackendGauges:
     running: float | None = None
     waiting: float | None = None
     kv_usage: float | None = None
+    cap: int | None = None  # most calls in flight
+    spec_acceptance: float | None = None  # share of the drafted tokens that it accepted
 
 
 @dataclass(frozen=True, slots=True)

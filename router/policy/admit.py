@@ -1,14 +1,14 @@
-"""Take a call, let it wait, or shed it; and how many calls a backend should have at once.
+"""Take a call, let it wait, or shed it.
 
-Three parts: `Knee` learns where one more call in flight no longer raises what a backend gets done; `Queue` keeps those
-who wait, one per model; `admit` joins them. All are state machines without a clock: time is handed in.
+`Queue` keeps those who wait, one per model; `admit` decides. Both without a clock: time is handed in. How many calls a
+backend should have at once stands in `knee.py`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from router.policy.facts import CallFacts, Candidate, Wait
 
@@ -161,82 +161,6 @@ class Queue:
     def retry_after_s(self) -> float:
         """When there will probably be room: the time in which those who wait now will have gone."""
         return min(LONGEST_RETRY_S, max(1.0, self._interval_s * len(self._entries)))
-
-
-@dataclass(slots=True)
-class _Level:
-    rate: float = 0.0  # tokens per second with so many in flight
-    weight: float = 0.0
-    at: float = 0.0
-
-
-@dataclass(slots=True)
-class Knee:
-    """How many calls at once still raise what a backend gets done, learned from what it shows.
-
-    For each number of running calls the tokens per second are averaged. The knee is the smallest number beyond which
-    nothing that was seen brought `gain` more. A backend that queues or preempts by itself is past it at once. What
-    was seen fades, so the numbers above the knee are tried again later.
-
-    Attributes:
-        gain: relative rise that makes more calls worth it.
-        half_life_s: in which what was seen at a level counts half.
-        least: weight of samples from which on a level speaks.
-    """
-
-    gain: float = 0.03
-    half_life_s: float = 600.0
-    least: float = 3.0
-    levels: dict[int, _Level] = field(default_factory=dict)
-    pushed_back_at: float | None = None
-    pushed_back_to: int | None = None
-
-    def observe(
-        self, now: float, running: int, tokens_per_s: float, waiting: float = 0.0, preemptions: float = 0.0
-    ) -> None:
-        """What a backend did since the last look: mean running calls, tokens per second, its queue, preemptions.
-
-        Goodput is handed in where there are promises: the tokens of answers that kept them.
-        """
-        if running < 1:
-            return
-        level = self.levels.setdefault(running, _Level(at=now))
-        level.weight *= 0.5 ** (max(0.0, now - level.at) / self.half_life_s)
-        level.weight = min(level.weight + 1.0, 20.0)
-        level.rate += (tokens_per_s - level.rate) / level.weight if level.weight > 1.0 else tokens_per_s - level.rate
-        level.at = now
-        if waiting >= 1.0 or preemptions > 0:
-            held = max(1, running - 1) if preemptions > 0 else running
-            self.pushed_back_to = held if self.pushed_back_to is None else min(held, self.pushed_back_to)
-            self.pushed_back_at = now
-        if len(self.levels) > 256:
-            del self.levels[min(self.levels, key=lambda one: self.levels[one].at)]
-
-    def cap(self, now: float, limit: int | None = None) -> int | None:
-        """Most calls in flight there now, never above the configured limit; None where nothing speaks for one."""
-        found = self._knee(now)
-        if self.pushed_back_at is not None and self.pushed_back_to is not None:
-            # One more again for each half-life without a complaint.
-            eased = self.pushed_back_to + int((now - self.pushed_back_at) / self.half_life_s)
-            found = eased if found is None else min(found, eased)
-        if found is None or limit is None:
-            return limit if found is None else found
-        return min(found, limit)
-
-    def _knee(self, now: float) -> int | None:
-        known = [
-            (running, level.rate)
-            for running, level in sorted(self.levels.items())
-            if level.weight * 0.5 ** (max(0.0, now - level.at) / self.half_life_s) >= self.least
-        ]
-        if len(known) < 2:
-            return None
-        best_running, best_rate = known[0]
-        for running, rate in known[1:]:
-            if rate > best_rate * (1.0 + self.gain):
-                best_running, best_rate = running, rate
-        # Only a level above, seen often enough and no better, makes a knee of it.
-        return best_running if best_running < known[-1][0] else None
 
 
 def admit(

@@ -216,6 +216,7 @@ def explain(call: CallFacts, candidates: Sequence[Candidate], limits: RoutingLim
             "slo_s": cost.slo,
             "bonus_s": cost.bonus,
             "in_flight": one.in_flight,
+            "cap": one.cap,
             "siblings": one.siblings,
             "warm_tokens": one.warm_tokens,
             "last_resort": one.last_resort,

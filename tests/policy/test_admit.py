@@ -1,4 +1,4 @@
-"""Admission: the queue keeps every call exactly once, starves nobody, and the knee follows what a backend shows."""
+"""Admission: the queue keeps every call exactly once, and starves nobody."""
 
 from collections import Counter
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy.admit import Admit, Knee, Queue, Shed, admit
+from router.policy.admit import Admit, Queue, Shed, admit
 from router.policy.facts import CallFacts, Candidate, Speed, Wait
 
 SPEED = Speed(0.1, 3000.0, 0.013, 0.005, 0.01, 0.1, 10.0)
@@ -133,49 +133,6 @@ def test_the_same_ticket_twice_is_a_mistake() -> None:
     queue.offer(0.0, 1, 60.0)
     with pytest.raises(ValueError, match="waits already"):
         queue.offer(0.0, 1, 60.0)
-
-
-# --- the knee ---
-
-
-def saturating(running: int, most: float = 200.0, at: int = 6) -> float:
-    return most * min(running, at) / at
-
-
-def test_the_knee_is_where_more_calls_bring_nothing_more() -> None:
-    knee = Knee()
-    for now in range(120):
-        knee.observe(float(now), 1 + now % 10, saturating(1 + now % 10))
-    assert knee.cap(120.0) == 6
-
-
-def test_a_backend_that_only_gets_better_has_no_knee() -> None:
-    knee = Knee()
-    for now in range(120):
-        knee.observe(float(now), 1 + now % 10, 10.0 * (1 + now % 10))
-    assert knee.cap(120.0) is None
-    assert knee.cap(120.0, limit=8) == 8
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.floats(0.0, 500.0), st.integers(0, 3), st.integers(0, 1)), max_size=80),
-    st.one_of(st.none(), st.integers(1, 32)),
-)
-def test_the_cap_never_passes_the_limit_nor_falls_to_nothing(
-    seen: list[tuple[int, float, int, int]], limit: int | None
-) -> None:
-    knee = Knee()
-    for now, (running, rate, waiting, preemptions) in enumerate(seen):
-        knee.observe(float(now), running, rate, waiting, preemptions)
-    cap = knee.cap(float(len(seen)), limit)
-    assert cap is None or (cap >= 1 and (limit is None or cap <= limit))
-
-
-def test_a_backend_that_queues_by_itself_is_past_its_knee_and_is_tried_again_later() -> None:
-    knee = Knee(half_life_s=100.0)
-    knee.observe(0.0, 4, 100.0, waiting=2.0)
-    assert knee.cap(1.0) == 4
-    assert knee.cap(250.0) == 6
 
 
 # --- admission ---
