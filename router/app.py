@@ -104,7 +104,7 @@ class App:
             metrics=self.metrics.render_slices,
             version=__version__,
         )
-        self.server = Server(self.front, _server_limits(config), loop)
+        self.server = Server(self.front, server_limits(config), loop)
         self.prober = Prober(
             self.fleet, self.bus, loop, self._find, self._addresses, self.outside.client, self.outside.reach
         )
@@ -241,7 +241,7 @@ class App:
         """Make a checked config the one in force."""
         added, removed, changed = self.fleet.apply(config)
         self._config = config
-        self.server.limits = _server_limits(config)
+        self.server.limits = server_limits(config)
         self.front.configured()
         self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
         self._notify(config.notify)
@@ -365,7 +365,8 @@ def _client_tls(config: FleetConfig) -> ssl.SSLContext | None:
     return context
 
 
-def _server_limits(config: FleetConfig) -> ServerLimits:
+def server_limits(config: FleetConfig) -> ServerLimits:
+    """Return what one client may use, as the fleet file says it."""
     limits, timeouts = config.limits, config.timeouts
     return ServerLimits(
         header_bytes=limits.header_bytes,

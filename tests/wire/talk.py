@@ -16,6 +16,7 @@ class Raw(asyncio.Protocol):
         self.transport = cast(MemoryTransport, None)
         self.got = b""
         self.closed = False
+        self.stays = False  # keeps its side open after ours has ended
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(MemoryTransport, transport)
@@ -27,6 +28,9 @@ class Raw(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.got += data
+
+    def eof_received(self) -> bool:
+        return self.stays
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

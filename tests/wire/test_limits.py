@@ -1,7 +1,12 @@
 """Everything bounded: heads, bodies, time, connections; and every refused path gives back what it took."""
 
+from dataclasses import fields
+
 import pytest
 
+from router.app import server_limits
+from router.config import FleetConfig, Timeouts
+from router.wire.server import ServerLimits
 from tests.wire.talk import Stage, statuses
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -61,13 +66,18 @@ async def test_a_body_has_a_limit(data: bytes) -> None:
     await stage.over(raw)
 
 
-async def test_a_refused_upload_does_not_linger_for_ever() -> None:
-    stage = Stage(body_bytes=10)
-    raw = await stage.says(POST + b"Content-Length: 1000\r\n\r\n")
+@pytest.mark.parametrize("linger_s", [2, 10])
+async def test_a_refused_upload_lingers_as_long_as_it_may(linger_s: int) -> None:
+    stage = Stage(body_bytes=10, linger_s=linger_s)
+    raw = stage.client()
+    raw.stays = True
+    raw.say(POST + b"Content-Length: 1000\r\n\r\n")
+    await stage.sweeps(linger_s - 1)
     assert statuses(raw.got) == [413]
-    await stage.sweeps(4)
-    assert not stage.server.connections
+    assert stage.server.connections
+    await stage.sweeps(3)
     await stage.over()
+    assert raw.closed
 
 
 async def test_all_bodies_together_have_a_limit_and_what_is_refused_is_given_back() -> None:
@@ -220,3 +230,15 @@ async def test_a_flood_is_refused_cheaply_and_leaves_nothing() -> None:
     assert len(stage.server.connections) == 10
     assert all(raw.closed for raw in flood[10:])
     await stage.over(*flood[:10])
+
+
+def test_every_limit_of_the_wire_is_a_field_of_the_fleet_file() -> None:
+    """Each name stands in `timeouts` or `limits` and what is written there arrives; one bounds a buffer of ours."""
+    names = {one.name for one in fields(ServerLimits)} - {"write_high_bytes"}
+    said: dict[str, dict[str, int]] = {"timeouts": {}, "limits": {}}
+    renamed = {"idle_s": "idle_keep_alive_s"}
+    for number, name in enumerate(sorted(names)):
+        field = renamed.get(name, name)
+        said["timeouts" if field in Timeouts.model_fields else "limits"][field] = 5000 + number
+    limits = server_limits(FleetConfig.model_validate({"backends": [], **said}))
+    assert [getattr(limits, name) for name in sorted(names)] == [5000 + number for number in range(len(names))]
