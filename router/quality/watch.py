@@ -20,8 +20,8 @@ from router.fleet import Fleet
 from router.openai.stream import Folded
 from router.policy.sentinel import Counts, Defect, Sentinel, Suspicion, Watch, count, finish, fold
 
-MOST_PER_S = 40.0  # answers looked at, over all backends; folding the end of one costs up to 100 µs
-BURST = 80.0
+MOST_PER_S = 8.0  # answers looked at, over all backends; a sample of answers says the same about rates
+BURST = 16.0
 PIECE = 1024  # characters handed in at once
 LARGEST = 64 * 1024  # bytes of a JSON answer that is looked at: parsing more would hold the loop
 
@@ -56,7 +56,7 @@ class LiveSentinel:
         self._wall = wall
         self._tell = tell
         self._sign = sign
-        self._seen: dict[Exchange, _Seen] = {}
+        self._seen: dict[Exchange, _Seen | None] = {}  # None: this one is not in the sample
         self._sentinels: dict[tuple[str, str], Sentinel] = {}
         self._earlier: dict[str, Counts] = {}  # by model: what backends did under builds that are gone
         self._left, self._at = BURST, wall()
@@ -65,16 +65,22 @@ class LiveSentinel:
 
     def folded(self, exchange: Exchange, emitted: Emitted) -> None:
         """More of a running stream was folded into text."""
-        if self._fleet.config.quality.sentinel:
-            self._look(self._seen.setdefault(exchange, _Seen()), emitted.folded)
+        if not self._fleet.config.quality.sentinel:
+            return
+        if exchange not in self._seen:
+            self._seen[exchange] = _Seen() if self._may_look() else None
+        seen = self._seen[exchange]
+        if seen is not None:
+            self._look(seen, emitted.folded)
 
     def ended(self, exchange: Exchange, event: CallEnded) -> None:
         """A call is over. Only whole answers of one backend say something about it."""
+        was_seen = exchange in self._seen
         seen = self._seen.pop(exchange, None)
         if event.outcome is not Outcome.OK or len(event.attempts) != 1 or not self._fleet.config.quality.sentinel:
             return
         emitted = exchange.emitted
-        if emitted is None or emitted.too_long or not self._may_look():
+        if emitted is None or emitted.too_long or (seen is None if was_seen else not self._may_look()):
             return
         emitted.fold()
         seen = seen or _Seen()
