@@ -103,9 +103,8 @@ def router(folder: Path, *args: str, verify: ssl.SSLContext | None = None) -> It
     env = {"ROUTER_STATE_DIR": str(folder / "state"), "ROUTER_ADMIN_TOKEN": TOKEN}
     with started(folder, "router", *serve, port=port, admin_port=admin_port, **env) as process:
         process.secure = verify is not None
-        secured = {"verify": verify} if verify is not None else {}
-        until(
-            lambda: httpx.get(f"{process.url}/readyz", timeout=LIMIT_S, trust_env=False, **secured).status_code == 200
-        )
+        check: ssl.SSLContext | bool = verify or True
+        url = f"{process.url}/readyz"
+        until(lambda: httpx.get(url, timeout=LIMIT_S, trust_env=False, verify=check).status_code == 200)
         until(lambda: process.admin("GET", "/livez").status_code == 200)
         yield process
