@@ -28,7 +28,8 @@ class Backend(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
-        self.disable_nagle_algorithm = self.request.family is not socket.AF_UNIX
+        if self.request.family is not socket.AF_UNIX:
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().setup()
 
     def do_GET(self) -> None:
