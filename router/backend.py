@@ -15,6 +15,7 @@ from router.errors import FailureKind
 from router.policy.facts import CallFacts, Candidate, Grade, Intent
 from router.policy.health import HealthState
 from router.policy.knee import Knee
+from router.policy.lengths import Calibration
 from router.policy.prefix import PrefixIndex
 from router.policy.speed import HostModel, SpeedModel
 from router.vllm.metrics import Scrape
@@ -67,6 +68,8 @@ class Serving:
     in_flight: int = 0
     max_prompt: int | None = None  # prompts longer than this were refused as too long
     cannot: set[str] = field(default_factory=set)  # abilities that it was seen to lack
+    ttft_calibration: Calibration = field(default_factory=Calibration)
+    end_calibration: Calibration = field(default_factory=Calibration)
 
 
 @dataclass(slots=True, eq=False)

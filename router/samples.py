@@ -40,6 +40,10 @@ def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: 
         prefixes.add(facts.prefix, usage.prompt_tokens)
     if relay.content_at is None:
         return
+    predicted = exchange.predicted
+    if predicted is not None:
+        lease.serving.ttft_calibration.observe(predicted.ttft_s, relay.content_at - relay.sent_at)
+        lease.serving.end_calibration.observe(predicted.end_s, relay.last_at - relay.sent_at)
     # What the prefix index believed is used where the server does not report cached tokens.
     cached = usage.cached_tokens if usage.cached_tokens is not None else lease.warm_tokens
     speed = lease.serving.speed

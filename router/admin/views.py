@@ -10,6 +10,7 @@ from router.dispatch import Decision, Explained
 from router.events import CallEnded
 from router.policy import choose
 from router.policy.facts import Health
+from router.policy.lengths import Calibration
 
 if TYPE_CHECKING:
     from router.app import App
@@ -93,8 +94,17 @@ def serving_view(model: str, serving: Serving, now: float) -> dict[str, Any]:
         "score": serving.score,
         "max_prompt": serving.max_prompt,
         "cannot": sorted(serving.cannot),
+        "calibration": {
+            "ttft": calibration_view(serving.ttft_calibration),
+            "end": calibration_view(serving.end_calibration),
+        },
         "speed": {name: asdict(one) for name, one in serving.speed.estimates(now).items()},
     }
+
+
+def calibration_view(one: Calibration) -> dict[str, float] | None:
+    """What came as a multiple of what was predicted, and how far off that usually is; None before the first answer."""
+    return {"bias": one.bias, "error": one.error, "samples": one.samples} if one.samples else None
 
 
 def model_view(app: App, model: str) -> dict[str, Any]:

@@ -187,6 +187,8 @@ def details(one: dict[str, Any]) -> RenderableType:
             table.add_row("", escape(line))
         for name, estimate in model["speed"].items():
             table.add_row(name.replace("_", " "), escape(describe(estimate)))
+        for name, one_of in model.get("calibration", {}).items():
+            table.add_row(f"predicted {name}", calibrated(one_of))
     return table
 
 
@@ -200,6 +202,13 @@ def describe(estimate: dict[str, Any]) -> str:
         return f"{estimate['value']:.4g} (not learned: {estimate['source']})"
     age = f", {duration(estimate['age_s'])} old" if estimate["age_s"] is not None else ""
     return f"{estimate['value']:.4g} ± {estimate['spread']:.2g} ({estimate['samples']:.0f} samples{age})"
+
+
+def calibrated(one: dict[str, float] | None) -> str:
+    """How predictions compare with what came."""
+    if one is None:
+        return "not learned"
+    return f"came after {one['bias']:.2f} times that, usually off by {one['error']:.0%} ({one['samples']:.0f} answers)"
 
 
 def _learned(estimate: dict[str, Any] | None, form: str) -> str:
