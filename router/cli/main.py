@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": ("router.cli.bench", "bench"),
     "simulate": ("router.cli.simulate", "simulate"),
     "doctor": ("router.cli.doctor", "doctor"),
+    "discover": ("router.cli.discover", "discover"),
     "recipe": ("router.cli.recipe", "recipe"),
 }
 
