@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CHECKED := router tests deploy/compile.py
 COMPILED := build/compiled
 
-.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame fuzz chaos soak ui-test routing-study quality-study clean
+.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame fuzz chaos soak ui-test prometheus-test routing-study quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -62,6 +62,9 @@ bench-peers: ## install peers for make bench (PEERS="vllm-router==0.1.17 sglang-
 ui-test: $(VENV)/.ready ## the dashboard in a real Chromium (apt-get install chromium chromium-driver)
 	@$(BIN)/python -c 'import selenium' 2>/dev/null || $(BIN)/pip install --quiet -c deploy/constraints.txt -e '.[dev,ui]'
 	$(BIN)/pytest tests/ui -rs $(ARGS)
+
+prometheus-test: $(VENV)/.ready ## every panel and alert asked of a real Prometheus (apt-get install prometheus)
+	$(BIN)/pytest tests/live/test_prometheus.py -rs $(ARGS)
 
 quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told from rounding
 	$(BIN)/python -m tests.study.quality_study docs/img/detection-delay.svg

@@ -41,6 +41,12 @@ def doctor(
     """Explain a vLLM log: which kernels run, what is wrong, what to do on this version.
 
     Exit code 0: nothing of weight. 1: something to act on. 2: the log could not be read.
+
+    Examples:
+
+        docker logs vllm-marlin 2>&1 | router doctor
+
+        router doctor docker:vllm-marlin --kernel marlin
     """
     console = Console(highlight=False)
     try:
