@@ -17,10 +17,15 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
+from hypothesis import settings
 
 from tests.virtual_loop import VirtualLoop, describe
 
 REALTIME_LIMIT_S = 60.0
+
+settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+if settings.get_current_profile_name() != "fuzz":
+    settings.load_profile("suite")
 
 AsyncTest = Callable[..., Coroutine[Any, Any, None]]
 

@@ -19,7 +19,9 @@ STREAMS = {
 }
 USAGE = {"stream_options": {"include_usage": True}}  # else ours is asked for, and stripped
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-PAUSES = st.lists(st.sampled_from([0.0, 0.0, 0.001, 3.0]), min_size=1, max_size=4)
+PAUSES = st.lists(
+    st.sampled_from([0.0, 0.0, 0.001, 1.0]), min_size=1, max_size=4
+)  # in all below the 15 s after which a comment is sent
 
 
 @settings(max_examples=40)
