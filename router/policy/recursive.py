@@ -15,6 +15,7 @@ OUTLIER = 3.0  # standard deviations
 SHIFT_AFTER = 3  # outliers in a row on one side
 # A mean surprise of this many standard deviations over the last six samples: 3.7 standard deviations of such a mean.
 DRIFT, DRIFT_OVER = 1.5, 6
+MOST = 1e4  # seconds, and seconds per unit of x: beyond it no sample means anything
 KEEP = 0.97  # weight of what is known when one more sample comes: memory of about 33 samples
 WIDEST = 1.0  # relative standard deviation that forgetting leads to
 SLOPE_SPEAKS = 0.2  # of a prediction; below that share of the slope a shift is no news about it
@@ -108,6 +109,7 @@ class Line:
             self.q, self.p = max(0.0, self.q + self.p / x) if x > 0 else self.q, 0.0
         if self.q < 0.0:
             self.p, self.q = max(0.0, self.p + self.q * x), 0.0
+        self.p, self.q = min(self.p, MOST), min(self.q, MOST)
 
     def _forget(self, now: float) -> None:
         keep = KEEP
@@ -130,8 +132,8 @@ class Line:
         The slope goes along only where it had a part in what was seen: a short prompt says nothing about prefill.
         """
         if self.q * x >= SLOPE_SPEAKS * self.predict(x):
-            self.q *= ratio
-        self.p *= ratio
+            self.q = min(self.q * ratio, MOST)
+        self.p = min(self.p * ratio, MOST)
         self.pp = max(self.pp, (0.3 * self.p) ** 2)
         self.qq = max(self.qq, (0.3 * self.q) ** 2)
         self.pq = 0.0

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router.policy.recursive import Line
@@ -119,6 +119,7 @@ def test_contention_is_never_negative(samples: list[tuple[float, float, float]])
 @given(
     st.lists(st.tuples(st.floats(0.0, 30_000.0), st.floats(1e-4, 100.0), st.floats(0.0, 1e5)), min_size=1, max_size=80)
 )
+@example([(12.0, 0.0078125, 0.0), (0.0, 2.0, 0.0), (49.0, 1.0, 0.0), (0.0, 1.0, 0.0)])
 def test_a_line_stays_finite_and_non_negative_whatever_it_sees(samples: list[tuple[float, float, float]]) -> None:
     line, now = Line(0.1, 1e-3, 0.01, 0.0, 1e-6), 0.0
     for x, y, passed in samples:
