@@ -79,14 +79,20 @@ def _compare(into: Path, config: FleetConfig, machines: list[Machine], apply: bo
     for line in write.gone(config, machines):
         said.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
     old = into.read_text("utf-8-sig")
-    new = write.added(old, config, machines)
+    try:
+        new = write.added(old, config, machines)
+        parse(new, str(into), os.environ | _keys(new))
+    except (ValueError, FleetFault) as error:
+        said.print(f"[red]{escape(str(into))}: {escape(str(error))}[/]", soft_wrap=True)
+        raise typer.Exit(NOTHING) from error
     if new == old:
         said.print(f"{escape(str(into))} knows all of it")
         return
     typer.echo(write.difference(old, new, str(into)), nl=False)
     if apply:
-        parse(new, str(into), os.environ | _keys(new))
-        into.write_text(new, "utf-8")
+        whole = into.with_name(f".{into.name}.new")
+        whole.write_text(new, "utf-8")
+        whole.replace(into)  # a router that watches the file never sees half of it
         said.print(f"added to {escape(str(into))}; router reload puts it in force")
     else:
         said.print("--apply adds it")

@@ -14,6 +14,7 @@ from router.discover.findings import Machine, Server, owner
 
 _TOP_LEVEL = re.compile(r"[^\s#-]")
 _ITEM = re.compile(r"(\s*)- ")
+_ONE_LINE = re.compile(r"^(?:backends:[ \t]*)?[\[{]", re.MULTILINE)
 
 
 def fleet(machines: Sequence[Machine]) -> str:
@@ -54,12 +55,20 @@ def _quoted(text: str) -> str:
 
 
 def added(text: str, config: FleetConfig, machines: Sequence[Machine]) -> str:
-    """The text of a fleet file with the servers that it does not know yet at the end of its backends."""
-    known = set(addresses(config))
+    """The text of a fleet file with the servers that it does not know yet at the end of its backends.
+
+    Raises:
+        ValueError: its backends stand in one line, where no line can be added.
+    """
+    known = {(_plain(host), port) for host, port in addresses(config)}
     pairs = [(machine, server) for machine in machines for server in machine.servers]
-    new = [(machine, server) for machine, server in pairs if (server.host, server.port) not in known]
+    new = [(machine, server) for machine, server in pairs if (_plain(server.host), server.port) not in known]
     if not new:
         return text
+    if _ONE_LINE.search(text):
+        raise ValueError(
+            f"its backends stand in one line: write them as a list of lines, or add {_listed(new)} by hand"
+        )
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
@@ -68,16 +77,26 @@ def added(text: str, config: FleetConfig, machines: Sequence[Machine]) -> str:
     return "".join([*lines[:at], *entries, *lines[at:]])
 
 
+def _plain(host: str) -> str:
+    """One name for this machine."""
+    return "localhost" if host in ("127.0.0.1", "::1") else host
+
+
+def _listed(new: Iterable[tuple[Machine, Server]]) -> str:
+    return ", ".join(server.url for _, server in new)
+
+
 def gone(config: FleetConfig, machines: Sequence[Machine]) -> list[str]:
     """Backends of the file on these machines that did not answer where it says."""
-    looked = {machine.host for machine in machines}
-    there = {(server.host, server.port) for machine in machines for server in machine.servers}
+    looked = {_plain(machine.host) for machine in machines}
+    there = {(_plain(server.host), server.port) for machine in machines for server in machine.servers}
     missing = []
     for one in config.backends:
         if one.url is None:
             continue
         parts = urlsplit(str(one.url))
-        if parts.hostname in looked and (parts.hostname, parts.port) not in there:
+        host = _plain(parts.hostname or "")
+        if host in looked and (host, parts.port) not in there:
             missing.append(f"{one.name} at {one.url} did not answer: off, or moved")
     return missing
 

@@ -166,6 +166,20 @@ async def test_what_is_new_is_added_and_every_other_line_stays() -> None:
     assert write.difference(FILE, text, "fleet.yaml").count("\n+  - name: ") == 1
 
 
+async def test_backends_in_one_line_are_left_alone_with_advice() -> None:
+    machines = await Network({"spark-1": {8001: VLLM}}).found("spark-1")
+    for text in ("backends: [http://spark-1:8000]\n", "[http://spark-1:8000]\n"):
+        with pytest.raises(ValueError, match="add http://spark-1:8001 by hand"):
+            write.added(text, config_of(text), machines)
+
+
+async def test_this_machine_has_one_name() -> None:
+    text = "backends:\n  - http://127.0.0.1:8000\n"
+    machines = await Network({"localhost": {8000: VLLM}}).found("localhost", ports=(8000,))
+    assert write.added(text, config_of(text), machines) == text
+    assert write.gone(config_of(text), machines) == []
+
+
 async def test_a_bare_list_of_urls_grows_too() -> None:
     text = "- http://spark-1:8000\n- http://spark-1:8002"
     machines = await Network({"spark-1": {8001: VLLM}}).found("spark-1")
