@@ -1,15 +1,13 @@
 # One router in one image: docker build -t spark-router . && docker run -p 8080:8080 -p 8081:8081 spark-router serve --backend http://spark-1:8000
-# The same file builds on x86-64 and aarch64 (a Spark): every dependency has wheels for both; a call's way is compiled.
+# The same file builds on x86-64 and aarch64 (a Spark): every dependency has wheels for both, nothing is compiled.
 
 FROM python:3.12-slim AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md ./
-COPY deploy/constraints.txt deploy/compile.py deploy/
+COPY deploy/constraints.txt deploy/constraints.txt
 COPY router router
-RUN python deploy/compile.py \
- && python -m venv /opt/router \
- && /opt/router/bin/pip install --no-cache-dir --disable-pip-version-check --constraint deploy/constraints.txt build/dist/*.whl
+RUN python -m venv /opt/router \
+ && /opt/router/bin/pip install --no-cache-dir --disable-pip-version-check --constraint deploy/constraints.txt .
 
 FROM python:3.12-slim
 LABEL org.opencontainers.image.title="spark-router" \

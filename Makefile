@@ -25,7 +25,7 @@ $(COMPILED)/.ready: $(VENV)/.ready deploy/compile.py $(shell find router -name '
 	$(BIN)/python deploy/compile.py
 	@touch $@
 
-compiled: $(COMPILED)/.ready ## a call's way compiled by mypyc: a wheel in build/dist, a copy to run in build/compiled (2 minutes, gcc)
+compiled: $(COMPILED)/.ready ## experimental: a call's way compiled by mypyc: a wheel in build/dist, a copy to run in build/compiled (2 minutes, gcc)
 
 test-compiled: compiled ## the tests again, on the compiled router
 	@rm -rf $(COMPILED)/tests && cp -r tests $(COMPILED)/tests
@@ -45,7 +45,7 @@ demo: $(VENV)/.ready ## three simulated backends, the router, traffic
 real: $(VENV)/.ready ## the contract tests on two real vLLM servers (x86-64; 4 GB in .real/, about 8 minutes)
 	$(BIN)/pytest tests/real -m real -rs --durations=5 $(ARGS)
 
-bench: compiled ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
+bench: $(VENV)/.ready ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
 	@command -v gcc >/dev/null || { echo "make bench needs gcc: deploy/debian.sh bench"; exit 1; }
 	$(BIN)/python -m tests.bench $(ARGS)
 

@@ -18,7 +18,7 @@ from tests.processes import DidNotStart, Process, free_port, router_command
 MODEL = "bench-model"
 START_LIMIT_S = 90.0
 BENCH_KEY = "sk-bench-loopback-only"
-ORDER = ("direct", "nginx", "vllm-router", "sglang-router", "litellm", "uncompiled", "router")
+ORDER = ("direct", "nginx", "vllm-router", "sglang-router", "litellm", "compiled", "router")
 COMPILED = Path(__file__).parents[2] / "build" / "compiled"
 
 NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -93,7 +93,11 @@ class Place:
 
 def present(place: Place) -> tuple[str, ...]:
     """Return who can be measured here, in the order of the table."""
-    found = {"direct", "uncompiled", "router"} | ({"nginx"} if shutil.which("nginx") else set())
+    found = (
+        {"direct", "router"}
+        | ({"compiled"} if any(COMPILED.glob("*.so")) else set())
+        | ({"nginx"} if shutil.which("nginx") else set())
+    )
     found |= {name for name in ("vllm-router", "sglang-router", "litellm") if peer(place, name).exists()}
     return tuple(name for name in ORDER if name in found)
 
@@ -126,10 +130,8 @@ def launched(target: Target, command: list[str], place: Place) -> Target:
     name = target.name
     environ = {"PATH": "/usr/sbin:/usr/local/bin:/usr/bin:/bin", "HOME": str(place.folder)}
     environ |= ENVIRON.get(name, {"ROUTER_STATE_DIR": str(target.folder / "state")})
-    if name == "uncompiled":
-        environ |= {"ROUTER_STATE_DIR": str(target.folder / "state-uncompiled")}
-    else:
-        environ |= {"PYTHONPATH": str(COMPILED)}
+    if name == "compiled":
+        environ |= {"ROUTER_STATE_DIR": str(target.folder / "state-compiled"), "PYTHONPATH": str(COMPILED)}
     began = time.monotonic()
     command = ["taskset", "-c", str(place.core), *command]
     target.process = Process(command, place.folder / f"{name}.log", environ)
@@ -202,7 +204,7 @@ COMMANDS = {
     "vllm-router": vllm_router,
     "sglang-router": sglang_router,
     "litellm": litellm,
-    "uncompiled": router,
+    "compiled": router,
     "router": router,
 }
 ENVIRON = {
