@@ -17,13 +17,15 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.virtual_loop import VirtualLoop, describe
 
 REALTIME_LIMIT_S = 60.0
 
-settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is no failure
 if settings.get_current_profile_name() != "fuzz":
     settings.load_profile("suite")
 
