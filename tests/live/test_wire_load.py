@@ -233,9 +233,9 @@ async def test_who_reads_slowly_stops_its_backend_and_holds_no_memory(tmp_path: 
             await asyncio.sleep(1)
         held_mb = memory_mb(process) - before
         print(f"stopped after {sent / 1e6:.1f} MB, most of it in kernel buffers; the router grew by {held_mb:.1f} MB")
-        assert sent < size / 2
-        assert held_mb < 8
         client.transport.abort()
+        assert sent < size / 2
+        assert held_mb < size / 3e6  # what is held without bound is all of it; young processes grow by some MB anyway
         await asyncio.to_thread(until, lambda: backend.open == 0, 60)
 
 
@@ -253,7 +253,10 @@ async def test_one_fast_stream_does_not_starve_the_others(tmp_path: Path) -> Non
 async def floods(process: Process) -> None:
     while True:
         client = await call(process, "bytes 20000000")
-        await client.over.wait()
+        try:
+            await client.over.wait()
+        finally:
+            client.transport.abort()
 
 
 async def gaps(clients: list[Client], seconds: float) -> float:
