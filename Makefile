@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CHECKED := router tests deploy/compile.py
 COMPILED := build/compiled
 
-.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame fuzz chaos soak ui-test prometheus-test routing-study quality-study clean
+.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame fuzz chaos soak ui-test prometheus-test routing-study sim-validate quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -71,6 +71,9 @@ quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told fr
 
 routing-study: $(VENV)/.ready ## every policy beside an oracle on replayed traces (10 minutes or more; ARGS=--quick)
 	$(BIN)/python -m tests.study.routing_study $(ARGS)
+
+sim-validate: $(VENV)/.ready ## the simulator's predictions beside a real vLLM on CPU (x86-64; .real/; up to 5 minutes)
+	$(BIN)/python -m tests.study.validate $(ARGS)
 
 fuzz: $(VENV)/.ready ## random heads, bodies, chunks, edits and streams with new seeds (MINUTES=5 ARGS="--seed 7")
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) $(ARGS)
