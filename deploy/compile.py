@@ -39,8 +39,11 @@ COMPILED = (
     "router/metrics/*.py",
     "router/history/store.py",
 )
-"""What a call runs through. The rest runs once a second or less, and stays as it is; so does `logs/core.py`: mypyc frees
-a compiled `logging.Handler` without clearing the weak references to it, and `logging.shutdown` follows one at the end."""
+"""What a call runs through. The rest runs once a second or less, and stays as it is.
+
+So does `logs/core.py`: mypyc frees a compiled `logging.Handler` without clearing the weak references to it, and
+`logging.shutdown` follows one at the end.
+"""
 
 SETUP = """\
 from mypyc.build import mypycify
