@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from router.openai import sse, steady
 
+_REASONING = ("reasoning", "reasoning_content")
+_SAYING = ("content", "text", *_REASONING, "tool_calls")  # the fields of a chunk that are folded
 _NEVER: tuple[()] = ()  # what nothing begins with, whatever comes in
 
 
@@ -18,7 +20,7 @@ class Folded:
     Attributes:
         text: the plain content.
         reasoning: the reasoning.
-        tool_args: the arguments of its tool calls, by index.
+        tool_args: the arguments of its tool calls, by the server's own index of them.
         token_ids: ids of the generated tokens, where the answer carries them.
         deltas: events with output; with one token an event, the number of tokens.
         response_id, model, created, kind: what every chunk of the answer repeats (`kind` is its "object").
@@ -27,7 +29,7 @@ class Folded:
 
     text: str = ""
     reasoning: str = ""
-    tool_args: tuple[str, ...] = ()
+    tool_args: Mapping[int, str] = field(default_factory=dict)
     token_ids: tuple[int, ...] = ()
     deltas: int = 0
     response_id: str | None = None
@@ -38,12 +40,13 @@ class Folded:
 
     def __add__(self, later: Folded) -> Folded:
         """Join two batches of one answer, in order."""
-        longest = max(len(self.tool_args), len(later.tool_args))
-        args = ("".join(side.tool_args[i] for side in (self, later) if i < len(side.tool_args)) for i in range(longest))
+        args = dict(self.tool_args)
+        for index, more in later.tool_args.items():
+            args[index] = args.get(index, "") + more
         return Folded(
             text=self.text + later.text,
             reasoning=self.reasoning + later.reasoning,
-            tool_args=tuple(args),
+            tool_args=args,
             token_ids=self.token_ids + later.token_ids,
             deltas=self.deltas + later.deltas,
             response_id=self.response_id or later.response_id,
@@ -76,7 +79,8 @@ class _Folder:
         self.first: dict[str, Any] = {}
         self._head: bytes | tuple[()] = _NEVER
         self._foot = b""
-        self._steady: list[bytes] = []  # texts of steady events, as JSON writes them
+        self._to = self.text  # where the texts of steady events belong
+        self._steady: list[bytes] = []  # as JSON writes them
         self._odd: list[bytes] = []  # pieces that must be parsed
 
     def take(self, piece: bytes) -> None:
@@ -92,13 +96,15 @@ class _Folder:
     def _settle(self) -> None:
         """Read the texts of steady events: side by side, they are one JSON string."""
         if self._steady:
-            self.deltas += sum(map(bool, self._steady))
+            # An empty text is no output, empty arguments of a tool call are.
+            is_text = self._to is self.text or self._to is self.reasoning
+            self.deltas += sum(map(bool, self._steady)) if is_text else len(self._steady)
             written = b"".join(self._steady)
             self._steady.clear()
             try:
-                self.text.append(str(sse.parse(b'"%b"' % written)))
+                self._to.append(str(sse.parse(b'"%b"' % written)))
             except ValueError:  # broken UTF-8 or bare control characters: a sick backend's
-                self.text.append(written.decode("utf-8", "replace"))
+                self._to.append(written.decode("utf-8", "replace"))
 
     def _parse_odd(self) -> None:
         raw = b"".join(self._odd)
@@ -106,9 +112,14 @@ class _Folder:
         found = list(sse.documents(raw))
         for document in found:
             self.add(document)
-        field = _plain_field(found[0]) if len(found) == 1 else None
-        if field is not None:
-            self._head, self._foot = steady.split(raw, field) or (_NEVER, b"")
+        plain = _plain_field(found[0]) if len(found) == 1 else None
+        if plain is not None:
+            name, index = plain
+            self._head, self._foot = steady.split(raw, name) or (_NEVER, b"")
+            if name == "arguments":
+                self._to = self._tool(index)
+            else:
+                self._to = self.reasoning if name in _REASONING else self.text
 
     def add(self, document: dict[str, Any]) -> None:
         if not self.first:
@@ -175,7 +186,7 @@ class _Folder:
         return Folded(
             text="".join(self.text),
             reasoning="".join(self.reasoning),
-            tool_args=tuple("".join(self.tools[index]) for index in sorted(self.tools)),
+            tool_args={index: "".join(self.tools[index]) for index in sorted(self.tools)},
             token_ids=tuple(self.token_ids),
             deltas=self.deltas,
             response_id=source.get("id"),
@@ -191,17 +202,29 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _plain_field(document: dict[str, Any]) -> str | None:
-    """Name the field of a chunk that adds plain text of the first choice and nothing else that is folded."""
+def _plain_field(document: dict[str, Any]) -> tuple[str, object] | None:
+    """Name the field of a chunk that adds one string of the first choice and nothing else that is folded.
+
+    Beside it stands the index of the tool call that the string belongs to, None for text.
+    """
     choices = document.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return None
     choice = choices[0]
+    if choice.get("token_ids") or choice.get("logprobs") or choice.get("index"):
+        return None
     delta = choice.get("delta")
-    source, field = (delta, "content") if isinstance(delta, dict) else (choice, "text")
-    others = (source.get("tool_calls"), source.get("reasoning"), source.get("reasoning_content"))
-    more = (choice.get("token_ids"), choice.get("logprobs"), choice.get("index"), *others)
-    return field if source.get(field) and not any(more) else None
+    source = delta if isinstance(delta, dict) else choice
+    said = [name for name in _SAYING if source.get(name)]
+    if len(said) != 1:
+        return None
+    if said[0] != "tool_calls":
+        return said[0], None
+    calls = _objects(source["tool_calls"])
+    function = calls[0].get("function") if len(calls) == 1 else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return None
+    return "arguments", calls[0].get("index")
 
 
 def _has_null_logprob(logprobs: Any) -> bool:

@@ -21,6 +21,7 @@ LEAST_WORDS = 60  # fewer say nothing about repetition
 MOST_REPEATED = 0.6  # share of n-grams that stood there before: a chorus stays under it, a loop does not
 LEAST_FLOOD = 120  # characters
 FLOOD_SHARE = 0.9
+LONGEST_CELL = 32  # characters on average from comma to comma in a row of a table; prose has about 60
 RULE_CHARACTERS = frozenset("-=_.*#~─━═ ")  # lines are drawn with these
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 MOST_BROKEN = 0.02  # share of the characters; one split emoji is an accident of streaming
@@ -138,18 +139,37 @@ def is_fence(line: str) -> bool:
 
 def is_table_row(line: str) -> bool:
     """Whether the line is a row of a table, drawn with bars, commas or tabs."""
-    return line.count("|") >= 2 or line.count("\t") >= 2 or line.count(";") >= 3 or line.count(",") >= 8
+    if line.count("|") >= 2 or line.count("\t") >= 2 or line.count(";") >= 3:
+        return True
+    commas = line.count(",")
+    return commas >= 8 and len(line) < LONGEST_CELL * commas  # a paragraph has many commas too, but far apart
 
 
 def flood(prose: str) -> str | None:
     """One character that fills the text: "!!!!" is what the first token of many vocabularies looks like."""
     dense = "".join(prose.split())
-    if len(dense) < LEAST_FLOOD:
+    if len(dense) < LEAST_FLOOD or _is_mixed(dense):
         return None
     character, count = Counter(dense).most_common(1)[0]
     if count < FLOOD_SHARE * len(dense) or (character in RULE_CHARACTERS and len(dense) < 10 * LEAST_FLOOD):
         return None
     return f"{character!r} fills {count} of {len(dense)} characters"
+
+
+def _is_mixed(dense: str) -> bool:
+    """Whether no character can fill the text: quick, and right where it says yes.
+
+    Two or three of its characters mostly do: together they leave less room than a flood needs.
+    """
+    taken = 0
+    for character in set(dense[:24]):
+        count = dense.count(character)
+        if count >= FLOOD_SHARE * len(dense):
+            return False
+        taken += count
+        if taken > (1.0 - FLOOD_SHARE) * len(dense):
+            return True
+    return False
 
 
 def repetition(prose: str) -> str | None:
@@ -160,7 +180,11 @@ def repetition(prose: str) -> str | None:
         words = [dense[i : i + 3] for i in range(len(dense) - 2)]
     if len(words) < LEAST_WORDS:
         return None
-    grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
+    # An n-gram begins with each word but the last few: so many words, at least so many n-grams, less those few.
+    most_grams = len(words) - GRAM + 1
+    if len(set(words)) - GRAM + 1 > (1.0 - MOST_REPEATED) * most_grams:
+        return None
+    grams = [tuple(words[i : i + GRAM]) for i in range(most_grams)]
     share = 1.0 - len(set(grams)) / len(grams)
     if share < MOST_REPEATED or _counts(words):
         return None

@@ -89,7 +89,7 @@ class LiveSentinel:
         found = finish(
             seen.watch,
             finish_reason=event.finish_reasons[0] if event.finish_reasons else None,
-            tool_arguments=folded.tool_args,
+            tool_arguments=folded.tool_args.values(),
             has_tool_calls=bool(folded.tool_args),
         )
         self.count(event.attempts[0].backend, exchange.model, found)

@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy.answers import Answer, degeneration, is_right
+from router.policy.answers import (
+    FLOOD_SHARE,
+    GRAM,
+    LEAST_FLOOD,
+    LEAST_WORDS,
+    MOST_REPEATED,
+    Answer,
+    degeneration,
+    flood,
+    is_right,
+    repetition,
+)
 
 SENTENCE = "The old mill by the river had not turned for thirty years when the first letter came. "
 STORY = (
@@ -91,3 +102,19 @@ def test_any_text_can_be_judged(text: str) -> None:
     for check in ("contains", "copy", "number", "json", "tool"):
         expected = {"number": "1", "json": "{}", "tool": '{"name": "a", "arguments": {}}'}.get(check, "x")
         is_right(check, expected, Answer(text, ((text, text),)))
+
+
+@given(st.data(), st.integers(LEAST_FLOOD, 400), st.integers(0, 60))
+def test_the_quick_look_never_overlooks_a_flood(data: st.DataObject, run: int, others: int) -> None:
+    rest = data.draw(st.text(alphabet="abcxyz", min_size=others, max_size=others))
+    at = data.draw(st.integers(0, others))
+    prose = rest[:at] + "!" * run + rest[at:]
+    assert (flood(prose) is not None) == (run >= FLOOD_SHARE * len(prose))
+
+
+@given(st.data(), st.integers(1, 60), st.integers(LEAST_WORDS, 200))
+def test_the_quick_look_never_overlooks_a_repetition(data: st.DataObject, distinct: int, length: int) -> None:
+    words = data.draw(st.lists(st.integers(0, distinct), min_size=length, max_size=length))
+    prose = " ".join(f"word{'abcdefghij'[n % 10]}{'klmnopqrst'[n // 10]}" for n in words)
+    grams = [tuple(words[i : i + GRAM]) for i in range(length - GRAM + 1)]
+    assert (repetition(prose) is not None) == (1 - len(set(grams)) / len(grams) >= MOST_REPEATED)

@@ -46,6 +46,7 @@ def ended(*pieces: str, reason: str | None = "stop", arguments: tuple[str, ...] 
         (STORY + "!" * 3000, Defect.FLOOD),
         (STORY + "lockhandle " * 500, Defect.REPETITION),
         ("I will now say it once more and then stop.\n" * 60 + STORY, Defect.REPETITION),
+        ("the cat, the dog and the bird went out to see the whole wide world, " * 60, Defect.REPETITION),
         ("\ufffd\ufffd\ufffdabc", Defect.BROKEN_UTF8),
         ("", Defect.EMPTY),
     ],
