@@ -157,6 +157,12 @@ class Quality:
     held: str | None = None
 
     @property
+    def doubt(self) -> Evidence | None:
+        """What a check should settle: the cause of a suspicion or a flag; the operator's word is settled."""
+        is_doubted = self.held is None and self.grade in (Grade.SUSPECT, Grade.FLAGGED)
+        return self.cause if is_doubted else None
+
+    @property
     def reason(self) -> str:
         """Why it stands where it stands, in one sentence."""
         return self.held or (self.cause.detail if self.cause else "nothing was measured yet")
@@ -185,9 +191,20 @@ def judge(quality: Quality, found: Evidence) -> Quality:
 
 def _lifts(quality: Quality, found: Evidence) -> bool:
     """Whether what was found speaks about what stands against the build. Anything but lifting always does."""
-    is_doubted = quality.grade in (Grade.SUSPECT, Grade.FLAGGED)
-    doubt = quality.cause.family if is_doubted and quality.cause is not None else None
-    return found.kind not in LIFTING or doubt is None or found.family is doubt
+    family = quality.doubt.family if quality.doubt is not None else None
+    return found.kind not in LIFTING or family is None or found.family is family
+
+
+def leaves_open(before: Quality, after: Quality) -> bool:
+    """Whether a check between these two said nothing about what stands against the build.
+
+    No reference was there, it was busy, or too few texts fitted into the time: that is no reason to stay flagged.
+    """
+    doubt = after.doubt
+    if doubt is None or before.doubt is not doubt:
+        return False
+    new = [one for one in after.evidence if one not in before.evidence]
+    return not any(doubt.family is None or one.family is doubt.family for one in new)
 
 
 def restarted(quality: Quality, now: float) -> Quality:
@@ -313,18 +330,24 @@ def _count(quality: Quality, batch: _Batch, now: float, strictness: Strictness) 
             used[name] = z
             test = observe(test, name, z)
     quality = replace(quality, tests={**quality.tests, batch.family: test})
-    kind = _verdict(batch, before, test, tuple(used.values()))
+    # Leaving a flag, every text since it began counts: a slow server scores a few in each check.
+    flagged = quality.grade is Grade.FLAGGED
+    texts, total = (test.texts, test.total) if flagged else (len(used), sum(used.values()))
+    kind = _verdict(batch, before, test, bool(used) and texts >= CLEAN_TEXTS and total <= texts)
     if kind is None:
         return quality
     numbers = {**batch.numbers, "excess": test.mean_excess, "texts": float(test.texts), "alpha": test.alpha}
     return judge(quality, Evidence(kind, now, batch.detail, batch.family, tuple(used), numbers, test.e_value))
 
 
-def _verdict(batch: _Batch, before: SequentialTest, after: SequentialTest, new: Sequence[float]) -> Kind | None:
-    """What a test says now; None where it is neither worse, nor proven, nor freshly clean."""
+def _verdict(batch: _Batch, before: SequentialTest, after: SequentialTest, is_clean: bool) -> Kind | None:
+    """What a test says now; None where it is neither worse, nor proven, nor freshly clean (`is_clean`: new texts are).
+
+    Nothing is clean while the capital of the bet against it grows.
+    """
     if after.is_worse:
         return batch.worse
-    is_clean = len(new) >= CLEAN_TEXTS and after.e_value <= 1.0 and sum(new) <= len(new)
+    is_clean = is_clean and after.e_value <= 1.0
     if batch.proof is not None and after.is_within and (is_clean or not before.is_within):
         return batch.proof
     return Kind.CLEAN if is_clean else None

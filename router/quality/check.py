@@ -63,10 +63,10 @@ class Check:
     """See the module.
 
     Args:
-        quality: the standing so far.
+        quality: the standing so far; `before` keeps it.
         scheme: the candidate's, "" where nobody knows.
-        blame: told of a comparison that speaks against the reference: both are unproven, and the reference finds
-            ordinary text less likely than the candidate does.
+        blame: told of a comparison that speaks against the reference: both are unproven, they differ by more than right
+            kernels do, and the reference finds ordinary text less likely than the candidate does.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Check:
         blame: Callable[[Trust, Family, list[Paired], Check], None],
         strictness: Strictness = USUAL,
     ) -> None:
-        self.quality = quality
+        self.quality = self.before = quality
         self.plan = plan
         self.left: deque[Item] = deque(plan.items)
         self.asker = asker
@@ -358,8 +358,10 @@ class Check:
         if not batch or reference is None:
             return
         deltas = [c.nll_delta for c in batch if c.nll_delta is not None]
-        if reference.grade is not Grade.GOOD and deltas and fmean(deltas) < 0:
-            self._blame(self.trust, family, turned(batch), self)
+        # Two right builds differ by rounding, in either direction: only a difference beyond that has somebody to blame.
+        against = turned(batch)
+        if reference.grade is not Grade.GOOD and deltas and fmean(deltas) < 0 and self.far_off(against):
+            self._blame(self.trust, family, against, self)
             return
         scheme = self.scheme
         if self.trust.same_build:

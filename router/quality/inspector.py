@@ -15,7 +15,7 @@ from router.fleet import Fleet
 from router.helper import Helper
 from router.policy.facts import Grade, Health
 from router.policy.logprobs import Unscorable
-from router.policy.quality import Family, Reference, meet_fault
+from router.policy.quality import Family, Reference, leaves_open, meet_fault
 from router.policy.scoring import Paired
 from router.policy.sequential import Strictness
 from router.probes.texts import ProbeText
@@ -93,6 +93,7 @@ class Inspector:
         """What a check would ask now, and what it would cost."""
         limits = self._fleet.config.quality
         backend = self._fleet.backends[subject.backend]
+        doubt = subject.quality.doubt
         return make_plan(
             size,
             backend.serving[subject.model].speed.predict(self._fleet.clock()),
@@ -103,6 +104,7 @@ class Inspector:
             known={*stored.texts, *stored.vectors} if stored is not None else (),
             known_answers=stored.right if stored is not None else (),
             without=self._guardian.blocked(subject.backend),
+            first=doubt.family if doubt is not None else None,
         )
 
     async def run(self, subject: Subject, backend: Backend, want: Want) -> Left:
@@ -266,8 +268,8 @@ class Inspector:
 
         The build itself is asked nothing. Once per reference, and only while nothing else was compared.
         """
-        own, clock = self._shelf.get(subject.model, backend.build), self._fleet.clock
-        if own is None or subject.quality.tests.keys() & COMPARED:
+        own, clock = subject.record, self._fleet.clock
+        if own is None or own.build != backend.build or subject.quality.tests.keys() & COMPARED:
             return None
         scheme = scheme_of(backend, self._outside.identity(backend.name))
         trust = self._chooser.trust(subject, backend, scheme, self._asker, own=False)
@@ -306,12 +308,15 @@ class Inspector:
         self._verdicts.take(subject, quality)
         subject.checked_at = self._fleet.clock()
         subject.checks += 1
+        subject.open_checks = subject.open_checks + 1 if leaves_open(check.before, quality) else 0
         if left is Left.DONE and want.size is Size.FULL:
             subject.full_of = quality.build
         if check.distrusted and check.trust.stored is not None:
             await self._shelf.distrust(check.trust.stored)
-        if left is Left.DONE and (want.keep or quality.grade in TRUSTED_GRADES):
-            await self._leave_baseline(subject, backend, check, Grade.GOOD if want.keep else quality.grade)
+        if left is Left.DONE:
+            subject.record = self._record(subject, backend, check, Grade.GOOD if want.keep else quality.grade)
+            if subject.record.grade in TRUSTED_GRADES and not subject.record.is_empty:
+                await self._shelf.keep(subject.record)
         serving = backend.serving.get(subject.model)
         if serving is not None:
             serving.score, serving.checked_at = check.score, subject.checked_at
@@ -325,9 +330,10 @@ class Inspector:
             )
         )
 
-    async def _leave_baseline(self, subject: Subject, backend: Backend, check: Check, grade: Grade) -> None:
+    def _record(self, subject: Subject, backend: Backend, check: Check, grade: Grade) -> Baseline:
+        """What the check left, whatever came of it: a reference may come that it can be held against."""
         kept = check.kept
-        baseline = Baseline(
+        return Baseline(
             model=subject.model,
             backend=backend.name,
             build=backend.build,
@@ -343,5 +349,3 @@ class Inspector:
             right=frozenset(kept.right),
             vectors=kept.vectors,
         )
-        if not baseline.is_empty:
-            await self._shelf.keep(baseline)

@@ -121,7 +121,8 @@ class QualityLoop:
         for subject in [s for s in self.subjects.values() if s.backend == event.backend]:
             if subject.checked_at is not None and not event.restarted_only:
                 self.gates.close(subject.backend, subject.model, "another build")
-            subject.rest = None
+            subject.rest = subject.record = None
+            subject.open_checks, subject.kept_against = 0, ""
             subject.talents = Talents()
             if event.restarted_only:
                 subject.quality = policy.restarted(subject.quality, now)

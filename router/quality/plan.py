@@ -16,6 +16,7 @@ MOST_PROMPT = 512  # tokens of a scored prompt: vLLM holds vocabulary x position
 PROMPT_TOKENS = 64  # of a text that a generation begins with
 DECODE_TOKENS = 48
 TOGETHER = 3  # generations side by side
+SETTLES = 6  # steps of a doubted family that come first: one more than a clean check stands on
 BYTES_PER_TOKEN = 3.0  # few on purpose: numbers and other scripts take more tokens
 DAY_S = 86_400.0
 NUMBERS = 500  # question numbers to draw from
@@ -99,6 +100,7 @@ def make_plan(
     known: Collection[str] = (),
     known_answers: Collection[str] = (),
     without: Collection[Family] = (),
+    first: Family | None = None,
 ) -> Plan:
     """Draw the steps of a check, and leave out what would not fit into its time.
 
@@ -107,6 +109,7 @@ def make_plan(
         known: texts that a baseline holds; only these can be compared, so they come first.
         known_answers: questions that a trusted build got right.
         without: families that the backend gets no more of.
+        first: the family whose findings stand against the build: where time is short, it is asked again before others.
     """
     dice, amount = random.Random(draw), AMOUNTS[size]
     drawn = dice.sample(texts, len(texts))
@@ -118,7 +121,9 @@ def make_plan(
     items += _questions(size, amount.rounds, texts, dice, known_answers, seen.get(Family.ANSWERS, ()))
     chosen: list[Item] = []
     total = 0.0
-    for item in _in_turns([i for i in items if i.family not in without]):
+    allowed = [i for i in items if i.family not in without]
+    doubted = [i for i in allowed if i.family is first][:SETTLES]
+    for item in doubted + _in_turns([i for i in allowed if i not in doubted]):
         cost = cost_s(item, speed)
         if total + cost <= limit_s:
             chosen.append(item)

@@ -17,9 +17,11 @@ from router.vllm.kernels import kernel_of
 
 if TYPE_CHECKING:
     from router.quality.check import Check
+    from router.quality.record import Baseline
 
 QUIET_S = 2.0  # without a call before a check begins, and before an interrupted one goes on
 IDENTITY_S = 15.0  # that a log may take to be read before a check begins without it
+AGAIN_S = 60.0  # after a check that left a doubt open; twice as long after each further one, a day at most
 
 
 class Why(StrEnum):
@@ -30,6 +32,7 @@ class Why(StrEnum):
     BUILD = "another build"
     RESTART = "restarted"
     HEALTHY = "became healthy"
+    DOUBT = "the last check could not settle what stands against it"
     DAILY = "a day has passed"
     IDLE = "new build, and time to look closely"
 
@@ -57,7 +60,9 @@ class Subject:
     not_before: float = 0.0
     checked_at: float | None = None
     checks: int = 0  # that ended
-    kept_against: str = ""  # the build that its kept texts were last held against
+    open_checks: int = 0  # in a row that left open what stands against it
+    record: Baseline | None = None  # what this process answered in its last check
+    kept_against: str = ""  # the build that the record was last held against
     full_of: str = ""  # the build that had its full check
     note: str = ""  # what the last check found where it moved nothing
     waits_for: str = ""  # why a due check does not begin, for a person
@@ -80,6 +85,8 @@ class Subject:
             return self.want
         if self.checked_at is None:
             return Want(Size.QUICK, Why.HEALTHY, now)
+        if self.open_checks and now - self.checked_at >= min(DAY_S, AGAIN_S * 2.0 ** (self.open_checks - 1)):
+            return Want(Size.QUICK, Why.DOUBT, now)
         if self.full_of != self.quality.build and idle_s >= idle_before_full_s:
             return Want(Size.FULL, Why.IDLE, now)
         if now - self.checked_at >= DAY_S:

@@ -54,6 +54,7 @@ class Talker:
         self.nan = False
         self.embedding: int | None = None
         self.right = True  # whether it knows the known answers
+        self.forgets = False  # every other one, as a small model does
         self.floods = False
         self.dies_of = ""  # a field of a request that kills it
         self.on_death: Callable[[], None] = lambda: None
@@ -128,7 +129,8 @@ class Talker:
         return httpx.Response(200, json={"choices": [{"text": text, "logprobs": logprobs, "finish_reason": "length"}]})
 
     def _chat(self, body: dict[str, Any]) -> httpx.Response:
-        text = solve(body["messages"]) if self.right else "I do not know."
+        knows = self.right and not (self.forgets and len(self.asked) % 2)
+        text = solve(body["messages"]) if knows else "I do not know."
         if self.floods:
             text = "!" * 200
         message = {"role": "assistant", "content": text}
