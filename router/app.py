@@ -144,6 +144,7 @@ class App:
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
         checks = (HealthChanged, KernelObserved, BuildChanged, QualityChanged, CanaryEnded)
         self.bus.subscribe(self.quality.on_event, *checks)
+        self.bus.subscribe(self.sentinel.on_event, BuildChanged)
         self.ticker.extra.append(self.quality.gates.look)
         self.front.on_folded = self.sentinel.folded
         self.front.on_answer = self.sentinel.answered

@@ -13,6 +13,8 @@ from router.openai.stream import EventStream, Folded, fold
 from router.openai.usage import Usage
 
 KEEP_AT_MOST = 64 * 1024  # characters of text; a longer answer can no longer be continued
+WINDOW = 256  # pieces of each batch of such a long answer that are still folded, where somebody watches it
+_NOTHING = Folded()
 
 
 class Spliced:
@@ -60,17 +62,30 @@ class Spliced:
 
 
 class Emitted:
-    """One call's answer so far, as the client has it."""
+    """One call's answer so far, as the client has it.
 
-    __slots__ = ("_allowed", "_call", "folded", "pieces", "resumed", "too_long")
+    Attributes:
+        folded: its text.
+        pieces: forwarded bytes that are not folded yet.
+        passed: how many pieces were forwarded up to the last fold.
+        resumed: how often the answer was taken up again.
+        lost: why it can no longer be continued, whatever comes; its text is not kept any more. None while it can.
+        is_long: it is lost for its length.
+        watched: somebody looks at each batch, lost or not.
+    """
+
+    __slots__ = ("_allowed", "_call", "folded", "is_long", "lost", "passed", "pieces", "resumed", "watched")
 
     def __init__(self, call: Call, allowed: bool) -> None:
         self._call = call
         self._allowed = allowed
         self.folded = Folded()
         self.pieces: list[bytes] = []
-        self.resumed = 0  # how often the answer was taken up again
-        self.too_long = False
+        self.passed = 0
+        self.resumed = 0
+        self.lost: str | None = None
+        self.is_long = False
+        self.watched = False
 
     @property
     def characters(self) -> int:
@@ -82,16 +97,31 @@ class Emitted:
         """Forwarded pieces that are not folded yet."""
         return len(self.pieces)
 
-    def fold(self) -> None:
-        """Fold what was forwarded since the last time into text."""
+    def fold(self) -> Folded:
+        """Fold what was forwarded since the last time into text; returns that batch, empty where nobody needs it.
+
+        Of a very long answer a batch holds the last `WINDOW` pieces at most.
+        """
         pieces = self.pieces[:]
         self.pieces.clear()
-        if self.too_long or not pieces:
-            return
-        self.folded += fold(pieces)
-        if len(self.folded.text) > KEEP_AT_MOST:
-            self.too_long = True
-            self.folded = Folded()
+        self.passed += len(pieces)
+        if not pieces or (self.lost is not None and not self.watched):
+            return _NOTHING
+        batch = fold(pieces[-WINDOW:] if self.is_long else pieces)
+        if self.lost is None:
+            self.folded += batch
+            self.lost = self._loss()
+            if self.lost is not None:
+                self.folded = _NOTHING
+        return batch
+
+    def _loss(self) -> str | None:
+        if self.folded.reasoning:
+            return "a reasoning block has begun"
+        if self.folded.tool_args:
+            return "a tool call has begun"
+        self.is_long = len(self.folded.text) > KEEP_AT_MOST
+        return f"more than {KEEP_AT_MOST} characters of it went out" if self.is_long else None
 
     def prepare(self, stream: EventStream | None) -> str | None:
         """Get ready to resume after a break in `stream`. Why that cannot be; None where the next attempt resumes."""
@@ -100,9 +130,7 @@ class Emitted:
         if stream is None:
             return "it is no event stream"
         self.fold()
-        if self.too_long:
-            return f"more than {KEEP_AT_MOST} characters of it went out"
-        reason = can_resume(self._call, stream)
+        reason = self.lost or can_resume(self._call, stream)
         if reason is None:
             self.resumed += 1
         return reason

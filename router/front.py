@@ -24,7 +24,7 @@ from router.openai import models as listing
 from router.openai.call import Call, edit
 from router.openai.errors import ErrorKind
 from router.openai.routes import Route, RouteKind, StreamTable, match, path_id
-from router.openai.stream import EventStream
+from router.openai.stream import EventStream, Folded
 from router.policy.facts import CallFacts, Health, Intent
 from router.policy.lengths import LengthModel
 from router.policy.prefix import hashes
@@ -71,7 +71,7 @@ class Front:
         self.recent: deque[CallEnded] = deque(maxlen=500)
         self.on_look_again: Callable[[Backend], object] | None = None
         self.on_fingerprint: Callable[[Backend, str], None] | None = None
-        self.on_folded: Callable[[Exchange, continuation.Emitted], None] | None = None
+        self.on_folded: Callable[[Exchange, continuation.Emitted, Folded], None] | None = None
         self.on_answer: Callable[[Exchange, Backend, bytes], None] | None = None
         self.on_end: Callable[[Exchange, CallEnded], None] | None = None
         self._metrics = metrics
@@ -420,9 +420,9 @@ class Front:
                 continue
             if left > 0 or emitted.unfolded >= _FOLD_AT_ONCE:
                 left -= emitted.unfolded
-                emitted.fold()
+                batch = emitted.fold()
                 if self.on_folded is not None:
-                    self.on_folded(exchange, emitted)
+                    self.on_folded(exchange, emitted, batch)
 
     async def idle(self, within_s: float) -> None:
         """Wait until no call is open, for at most so long."""

@@ -81,17 +81,29 @@ class _Folder:
         self._foot = b""
         self._to = self.text  # where the texts of steady events belong
         self._steady: list[bytes] = []  # as JSON writes them
-        self._odd: list[bytes] = []  # pieces that must be parsed
+        self._odd: list[bytes] = []  # pieces of an event that is not whole yet
 
     def take(self, piece: bytes) -> None:
-        head, foot = self._head, self._foot
-        if piece.startswith(head) and piece.endswith(foot) and piece.find(b'"', len(head), -len(foot)) < 0:
-            self._steady.append(piece[len(head) : -len(foot)])
+        if self._takes_steady(piece):
             return
-        self._settle()
         self._odd.append(piece)
-        if piece.endswith(b"\n\n"):
-            self._parse_odd()
+        if not piece.endswith(b"\n\n"):
+            return
+        raw = b"".join(self._odd)
+        self._odd.clear()
+        if b"\r" in raw:
+            self._read(raw)
+            return
+        for event in raw[:-2].split(b"\n\n"):  # a burst brings many at once
+            if not self._takes_steady(event + b"\n\n"):
+                self._read(event + b"\n\n")
+
+    def _takes_steady(self, event: bytes) -> bool:
+        head, foot = self._head, self._foot
+        if event.startswith(head) and event.endswith(foot) and event.find(b'"', len(head), -len(foot)) < 0:
+            self._steady.append(event[len(head) : -len(foot)])
+            return True
+        return False
 
     def _settle(self) -> None:
         """Read the texts of steady events: side by side, they are one JSON string."""
@@ -106,9 +118,9 @@ class _Folder:
             except ValueError:  # broken UTF-8 or bare control characters: a sick backend's
                 self._to.append(written.decode("utf-8", "replace"))
 
-    def _parse_odd(self) -> None:
-        raw = b"".join(self._odd)
-        self._odd.clear()
+    def _read(self, raw: bytes) -> None:
+        """Parse bytes that are no steady event; where they are one event, the next ones may be like it."""
+        self._settle()
         found = list(sse.documents(raw))
         for document in found:
             self.add(document)
@@ -178,8 +190,7 @@ class _Folder:
         return self.tools.setdefault(index if isinstance(index, int) else 0, [])
 
     def result(self) -> Folded:
-        self._settle()
-        self._parse_odd()
+        self._read(b"".join(self._odd))
         inner = self.first.get("response") or self.first.get("message")
         source = inner if isinstance(inner, dict) else self.first
         created = source.get("created", source.get("created_at"))

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 GRAM = 4  # words in a row that make up one n-gram
+WORD = 3  # characters that stand for a word in a script without spaces
 LEAST_WORDS = 60  # fewer say nothing about repetition
 MOST_REPEATED = 0.6  # share of n-grams that stood there before: a chorus stays under it, a loop does not
 LEAST_FLOOD = 120  # characters
 FLOOD_SHARE = 0.9
 LONGEST_CELL = 32  # characters on average from comma to comma in a row of a table; prose has about 60
 RULE_CHARACTERS = frozenset("-=_.*#~─━═ ")  # lines are drawn with these
+_NO_RULES = str.maketrans("", "", "".join(RULE_CHARACTERS))
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 MOST_BROKEN = 0.02  # share of the characters; one split emoji is an accident of streaming
 LEAST_BROKEN = 3
@@ -176,18 +178,28 @@ def repetition(prose: str) -> str | None:
     """The same words over and over, or, where a script writes no spaces, the same few characters."""
     words = prose.split()
     if len(words) * 12 < len(prose):
-        dense = "".join(c for c in "".join(words) if c not in RULE_CHARACTERS)
-        words = [dense[i : i + 3] for i in range(len(dense) - 2)]
-    if len(words) < LEAST_WORDS:
-        return None
+        return _repetition_unspaced("".join(words))
+    most = len(words) - GRAM + 1
     # An n-gram begins with each word but the last few: so many words, at least so many n-grams, less those few.
-    most_grams = len(words) - GRAM + 1
-    if len(set(words)) - GRAM + 1 > (1.0 - MOST_REPEATED) * most_grams:
+    if len(words) < LEAST_WORDS or len(set(words)) - GRAM + 1 > (1.0 - MOST_REPEATED) * most:
         return None
-    grams = [tuple(words[i : i + GRAM]) for i in range(most_grams)]
-    share = 1.0 - len(set(grams)) / len(grams)
-    if share < MOST_REPEATED or _counts(words):
+    share = 1.0 - len({tuple(words[i : i + GRAM]) for i in range(most)}) / most
+    return _repeats(share) if share >= MOST_REPEATED and not _counts(words) else None
+
+
+def _repetition_unspaced(text: str) -> str | None:
+    """The same where each character that is followed by two others counts as a word of three."""
+    dense = text.translate(_NO_RULES)
+    most = len(dense) - WORD - GRAM + 2
+    if len(dense) - WORD + 1 < LEAST_WORDS:
         return None
+    share = 1.0 - len({dense[i : i + WORD + GRAM - 1] for i in range(most)}) / most
+    if share < MOST_REPEATED or _counts([dense[i : i + WORD] for i in range(len(dense) - WORD + 1)]):
+        return None
+    return _repeats(share)
+
+
+def _repeats(share: float) -> str:
     return f"{share:.0%} of its {GRAM}-grams repeat earlier ones"
 
 

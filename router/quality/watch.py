@@ -1,7 +1,8 @@
 """The sentinel on live answers: looks at what went to clients, off the chunk path, and counts what looks wrong.
 
 Streams are seen where the router folds what it forwarded anyway, and once more at their end; whole JSON answers when
-they are passed on. Many short answers a second are sampled: the test is about rates, so a fair share says the same.
+they are passed on. Not every answer is looked at: the test is about rates, so a fair sample says the same. Traffic
+itself pays for the sample, see `Purse`.
 """
 
 from __future__ import annotations
@@ -14,26 +15,65 @@ import orjson
 
 from router.backend import Backend
 from router.continuation import Emitted
-from router.events import CallEnded, Outcome
+from router.events import BuildChanged, CallEnded, Event, Outcome
 from router.exchange import Exchange
 from router.fleet import Fleet
 from router.openai.stream import Folded
-from router.policy.sentinel import Counts, Defect, Sentinel, Suspicion, Watch, count, finish, fold
+from router.policy.sentinel import MOST_ARGUMENTS, Counts, Defect, Sentinel, Suspicion, Watch, count, finish, fold
 
-MOST_PER_S = 8.0  # answers looked at, over all backends; a sample of answers says the same about rates
-BURST = 16.0
 PIECE = 1024  # characters handed in at once
 LARGEST = 64 * 1024  # bytes of a JSON answer that is looked at: parsing more would hold the loop
+
+# What looking costs, in µs on the machine of `make bench`. Only the ratio to what relaying costs there matters.
+ANSWER_US = 70.0  # counting it, and the look at its end
+EVENT_US = 0.9  # folding an event into text that nobody else needed folded
+CHARACTER_US = 0.04
+UNSPACED_US = 0.22  # the same in a script without spaces: there are more n-grams in it
+# What relaying adds: about 1 % of what it costs, which is 3 µs an event in a burst and 12 where each comes by itself.
+EARNED_US_PER_EVENT = 0.02
+EARNED_US_PER_PIECE = 0.1
+EARNED_US_PER_ANSWER = 1.0  # that is no stream
+EARNED_US_PER_S = 100.0  # what time adds: in quiet times every answer is looked at
+MOST_SAVED_US = 3_000.0
+DEPOSIT_US = 300.0  # kept back for a running answer that is looked at, until its end says what it cost
+
+
+class Purse:
+    """Microseconds that the sentinel may use: a share of what relaying costs, and a trickle for quiet times.
+
+    It begins full, so that the first answers of a day, or of a build, are looked at one and all. An answer that was
+    begun is watched to its end, on credit.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.left_us = MOST_SAVED_US
+        self._at = now
+
+    def earn(self, us: float) -> None:
+        """Something was relayed."""
+        self.left_us = min(MOST_SAVED_US, self.left_us + us)
+
+    def spend(self, us: float) -> None:
+        """So much was used."""
+        self.left_us -= us
+
+    def refill(self) -> None:
+        """There is something new to look at."""
+        self.left_us = MOST_SAVED_US
+
+    def opens(self, now: float) -> bool:
+        """Whether one more answer may be looked at."""
+        self.left_us = min(MOST_SAVED_US, self.left_us + EARNED_US_PER_S * max(0.0, now - self._at))
+        self._at = now
+        return self.left_us > 0.0
 
 
 @dataclass(slots=True)
 class _Seen:
-    """How far an answer was looked at."""
+    """What was seen of a running answer: in O(1) memory, like `Watch`, whose bound holds for the arguments too."""
 
     watch: Watch = field(default_factory=Watch)
-    text: int = 0
-    reasoning: int = 0
-    nulls: int = 0
+    arguments: dict[int, str] = field(default_factory=dict)
 
 
 class LiveSentinel:
@@ -59,50 +99,78 @@ class LiveSentinel:
         self._seen: dict[Exchange, _Seen | None] = {}  # None: this one is not in the sample
         self._sentinels: dict[tuple[str, str], Sentinel] = {}
         self._earlier: dict[str, Counts] = {}  # by model: what backends did under builds that are gone
-        self._left, self._at = BURST, wall()
+        self.purse = Purse(wall())
 
     # --- what the front calls ---
 
-    def folded(self, exchange: Exchange, emitted: Emitted) -> None:
+    def folded(self, exchange: Exchange, emitted: Emitted, batch: Folded) -> None:
         """More of a running stream was folded into text."""
         if not self._fleet.config.quality.sentinel:
             return
         if exchange not in self._seen:
-            self._seen[exchange] = _Seen() if self._may_look() else None
+            emitted.watched = self.purse.opens(self._wall())
+            self._seen[exchange] = _Seen() if emitted.watched else None
+            if emitted.watched:
+                self.purse.spend(DEPOSIT_US)
         seen = self._seen[exchange]
         if seen is not None:
-            self._look(seen, emitted.folded)
+            if emitted.lost is not None:  # nobody else needs it folded any more
+                self.purse.spend(EVENT_US * batch.deltas)
+            self._look(seen, batch)
 
     def ended(self, exchange: Exchange, event: CallEnded) -> None:
         """A call is over. Only whole answers of one backend say something about it."""
-        was_seen = exchange in self._seen
+        is_new = exchange not in self._seen
         seen = self._seen.pop(exchange, None)
-        if event.outcome is not Outcome.OK or len(event.attempts) != 1 or not self._fleet.config.quality.sentinel:
+        if seen is not None:
+            self.purse.spend(-DEPOSIT_US)
+        if not self._fleet.config.quality.sentinel:
             return
-        emitted = exchange.emitted
-        if emitted is None or emitted.too_long or (seen is None if was_seen else not self._may_look()):
+        emitted, stream = exchange.emitted, exchange.stream
+        if emitted is not None and stream is not None:
+            pieces = emitted.passed + emitted.unfolded
+            self.purse.earn(stream.events * EARNED_US_PER_EVENT + pieces * EARNED_US_PER_PIECE)
+        if emitted is None or event.outcome is not Outcome.OK or len(event.attempts) != 1:
             return
-        emitted.fold()
-        seen = seen or _Seen()
-        folded = emitted.folded
-        self._look(seen, folded)
+        if is_new and self.purse.opens(self._wall()):
+            emitted.watched, seen = True, _Seen()
+        if seen is None:
+            return
+        batch = emitted.fold()
+        self.purse.spend(ANSWER_US + EVENT_US * batch.deltas)
+        self._look(seen, batch)
         found = finish(
             seen.watch,
             finish_reason=event.finish_reasons[0] if event.finish_reasons else None,
-            tool_arguments=folded.tool_args.values(),
-            has_tool_calls=bool(folded.tool_args),
+            tool_arguments=() if emitted.is_long else seen.arguments.values(),
+            has_tool_calls=bool(seen.arguments),
         )
         self.count(event.attempts[0].backend, exchange.model, found)
 
     def answered(self, exchange: Exchange, backend: Backend, body: bytes) -> None:
         """A whole JSON answer is about to be passed on; the exchange has read it once, so it parses."""
-        if not self._fleet.config.quality.sentinel or len(body) > LARGEST or not self._may_look():
+        if not self._fleet.config.quality.sentinel or len(body) > LARGEST:
             return
+        self.purse.earn(EARNED_US_PER_ANSWER)
+        if not self.purse.opens(self._wall()):
+            return
+        self.purse.spend(ANSWER_US + CHARACTER_US * len(body))
         document: Any = orjson.loads(body)
         choices = document.get("choices") if isinstance(document, dict) else None
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
         if choice is not None:
             self.count(backend.name, exchange.model, _judge_choice(choice))
+
+    def on_event(self, event: Event) -> None:
+        """A backend came back: it is looked at closely. What another build did becomes the model's history."""
+        if not isinstance(event, BuildChanged):
+            return
+        self.purse.refill()
+        if event.restarted_only:
+            return
+        for key in [key for key in self._sentinels if key[0] == event.backend]:
+            counts = self._sentinels.pop(key).counts
+            self._earlier[key[1]] = _sum(self._earlier.get(key[1], Counts()), counts)
 
     # --- counting ---
 
@@ -117,12 +185,6 @@ class LiveSentinel:
         for suspicion in new:
             self._tell(backend, model, suspicion)
 
-    def forget(self, backend: str) -> None:
-        """Another build: what the old one did becomes the model's history."""
-        for key in [key for key in self._sentinels if key[0] == backend]:
-            counts = self._sentinels.pop(key).counts
-            self._earlier[key[1]] = _sum(self._earlier.get(key[1], Counts()), counts)
-
     def _usual(self, key: tuple[str, str]) -> Counts:
         """What the siblings do, else what was done under earlier builds."""
         total = Counts()
@@ -133,24 +195,24 @@ class LiveSentinel:
 
     # --- looking ---
 
-    def _may_look(self) -> bool:
-        now = self._wall()
-        self._left = min(BURST, self._left + MOST_PER_S * max(0.0, now - self._at))
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+    def _look(self, seen: _Seen, batch: Folded) -> None:
+        for index, more in batch.tool_args.items():
+            seen.arguments[index] = (seen.arguments.get(index, "") + more)[: MOST_ARGUMENTS + 1]
+        whole = batch.reasoning + batch.text
+        self.purse.spend(_cost_us(whole))
+        if batch.null_logprobs:
+            seen.watch = fold(seen.watch, "", null_logprobs=True)
+        seen.watch = _folded(seen.watch, whole)
 
-    def _look(self, seen: _Seen, folded: Folded) -> None:
-        reasoning, text = folded.reasoning[seen.reasoning :], folded.text[seen.text :]
-        seen.reasoning, seen.text = len(folded.reasoning), len(folded.text)
-        nulls, seen.nulls = folded.null_logprobs > seen.nulls, folded.null_logprobs
-        whole = reasoning + text
-        if not whole and not nulls:
-            return
-        for at in range(0, len(whole) or 1, PIECE):
-            seen.watch = fold(seen.watch, whole[at : at + PIECE], null_logprobs=nulls)
+
+def _cost_us(text: str) -> float:
+    return len(text) * (CHARACTER_US if text.count(" ") * 12 > len(text) else UNSPACED_US)
+
+
+def _folded(watch: Watch, whole: str) -> Watch:
+    for at in range(0, len(whole), PIECE):
+        watch = fold(watch, whole[at : at + PIECE])
+    return watch
 
 
 def _sum(one: Counts, two: Counts) -> Counts:
@@ -162,10 +224,7 @@ def _judge_choice(choice: dict[str, Any]) -> frozenset[Defect]:
     message = choice.get("message")
     source = message if isinstance(message, dict) else choice
     texts = [source.get(name) for name in ("reasoning", "reasoning_content", "content", "text")]
-    watch = Watch()
-    whole = "".join(text for text in texts if isinstance(text, str))
-    for at in range(0, len(whole), PIECE):
-        watch = fold(watch, whole[at : at + PIECE])
+    watch = _folded(Watch(), "".join(text for text in texts if isinstance(text, str)))
     calls = source.get("tool_calls")
     functions = [c.get("function") for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
     arguments = [f.get("arguments") for f in functions if isinstance(f, dict)]

@@ -1,6 +1,7 @@
 """What is measured once in a run: how many streams stay smooth, what a scrape costs, how long a start takes."""
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from statistics import median
 import httpx
 
 from tests.bench import targets
-from tests.bench.measure import FAST, Bench, paced
+from tests.bench.measure import CALM, FAST, Bench, paced
 from tests.bench.targets import Place, Target
+from tests.bench.timed import read_s
 
 LADDER = (512, 1024, 1500, 2048)
 STARTS = 3
@@ -118,21 +120,27 @@ def reloaded(generation: int) -> str:
 
 
 def sentinel_share(bench: Bench, place: Place) -> float:
-    """Return how many per cent of a chunk's cost the sentinel is: two routers side by side, one without it."""
-    watching = targets.start_router(place, "quality: {sentinel: true}\n", "router-sentinel")
-    blind = targets.start_router(place, "quality: {sentinel: false}\n", "router-blind")
+    """Return how many per cent of the router's CPU time under streams the sentinel takes, the dearest of three loads.
+
+    Two routers side by side differ by more than that from one run to the next, so one router is asked how long it was
+    inside the sentinel's calls.
+    """
+    target = targets.start_router(place, "", "router-timed", [sys.executable, "-m", "tests.bench.timed"])
     shares = []
     try:
-        for _ in range(STARTS):
-            cost = []
-            for one in (watching, blind):
-                cost.append(bench.run(one, FAST).cpu_s_per_100k_events)
-                bench.settle(one)
-            shares.append((cost[0] / cost[1] - 1) * 100)
-        return median(shares)
+        for load in (FAST, CALM, paced(64)):
+            before = spent_s(target)
+            took = bench.run(target, load).cpu_s
+            shares.append((spent_s(target) - before) / took * 100)
+            bench.settle(target)
+        return max(shares)
     finally:
-        watching.stop()
-        blind.stop()
+        target.stop()
+
+
+def spent_s(target: Target) -> float:
+    """Return how long the sentinel ran in this router so far."""
+    return read_s(target.folder / "timed")
 
 
 class Repeated:

@@ -39,6 +39,7 @@ PLAIN = Load(64, 2.0)
 ALONE = Load(1, 1.5)
 FIRST_TOKEN = Load(1, 1.5, stream=True, tokens=16)
 FAST = Load(64, 2.5, warm_s=0.5, stream=True, tokens=256)
+CALM = Load(8, 2.5, warm_s=0.5, stream=True, tokens=256, pace_ms=2)  # so few that each answer may be looked at
 LONG_PROMPT = Load(1, 1.5, body_bytes=65_536)
 
 

@@ -110,13 +110,17 @@ def start(name: str, place: Place) -> Target:
     return launched(target, COMMANDS[name](target, place), place)
 
 
-def start_router(place: Place, fleet: str, name: str = "router") -> Target:
-    """Start the router with a fleet file: the backends of the place, and `fleet` as the rest of it."""
+def start_router(place: Place, fleet: str, name: str = "router", command: Sequence[str] = ()) -> Target:
+    """Start the router with a fleet file: the backends of the place, and `fleet` as the rest of it.
+
+    `command` starts it another way than users do.
+    """
     target = Target(name, free_port(), free_port(), place.folder / name)
     target.folder.mkdir(exist_ok=True)
     write_fleet(target, place, fleet)
     ports = ["--port", str(target.port), "--admin-port", str(target.admin_port)]
-    return launched(target, [router_command(), "serve", "--config", str(target.folder / "fleet.yaml"), *ports], place)
+    started = [*(command or [router_command()]), "serve", "--config", str(target.folder / "fleet.yaml"), *ports]
+    return launched(target, started, place)
 
 
 def write_fleet(target: Target, place: Place, fleet: str) -> None:
@@ -129,7 +133,7 @@ def launched(target: Target, command: list[str], place: Place) -> Target:
     """Start a target's process and wait until it serves."""
     name = target.name
     environ = {"PATH": "/usr/sbin:/usr/local/bin:/usr/bin:/bin", "HOME": str(place.folder)}
-    environ |= ENVIRON.get(name, {"ROUTER_STATE_DIR": str(target.folder / "state")})
+    environ |= {"ROUTER_STATE_DIR": str(target.folder / "state")} | ENVIRON.get(name, {})
     if name == "compiled":
         environ |= {"ROUTER_STATE_DIR": str(target.folder / "state-compiled"), "PYTHONPATH": str(COMPILED)}
     began = time.monotonic()
@@ -208,6 +212,7 @@ COMMANDS = {
     "router": router,
 }
 ENVIRON = {
+    "router-timed": {"PYTHONPATH": str(Path(__file__).parents[2])},
     "litellm": {
         "LITELLM_MASTER_KEY": BENCH_KEY,
         "LITELLM_LOG": "ERROR",
