@@ -11,6 +11,7 @@ from router.loops.unreadable import Reason, Unreadable
 
 LIMIT = 16 << 20  # bytes taken, already filtered at the source
 _COMPLAINT = 4096
+_LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,12 @@ async def _drained(stream: asyncio.StreamReader | None) -> bytes:
 
 
 async def _end(process: Process) -> None:
-    """Leave no program behind."""
+    """Leave no program behind, and no pipe: one that was not read to its end stays open (seen on Python 3.14)."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+    with suppress(TimeoutError):  # a child of its own may hold the other end
+        async with asyncio.timeout(_LAST_WORDS_S):
+            while process.stdout is not None and await process.stdout.read(65_536):
+                pass
