@@ -140,6 +140,7 @@ class App:
             history=self.history,
             identity=self.identity.identities.get,
             fingerprint=self.identity.fingerprint_seen,
+            booked=self.metrics.canary_time,
         )
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
         checks = (HealthChanged, KernelObserved, BuildChanged, QualityChanged, CanaryEnded)

@@ -206,6 +206,8 @@ def test_changes_reloads_canaries_and_alarms_are_counted() -> None:
     m.on_event(BuildChanged("spark-1", "b", "b", restarted_only=True))
     m.on_event(CanaryEnded("spark-1", "smol", "quick", "good", 0.01, 20, 30.0))
     m.on_event(CanaryEnded("spark-1", "smol", "quick", "aborted", None, 2, 3.0))
+    m.canary_time("spark-1", 30.0)
+    m.canary_time("spark-1", 3.0)
     m.on_event(Notice("history", "disk full", alarm=True))
     m.on_event(Notice("history", "fine again"))
     m.suspicion("spark-1", "smol", "repeats")

@@ -123,7 +123,7 @@ def subject_view(app: App, subject: Subject) -> dict[str, Any]:
         "due": None if subject.want is None else f"{subject.want.size} check: {subject.want.why}",
         "waits_for": subject.waits_for,
         "interrupted": subject.rest is not None,
-        "budget_left_s": app.quality.budget(subject.backend).left_s,
+        "budget_left_s": app.quality.ledger.budget(subject.backend).left_s,
         "not_asked": sorted(app.quality.guardian.blocked(subject.backend)),
         "scores_prompts": subject.talents.scores,
         "baseline": None if own is None else baseline_view(own),

@@ -77,6 +77,10 @@ class Metrics:
         """A live answer looked degenerate; `sign` is one of the sentinel's own few words."""
         self._suspicions.add(self._backend(backend), self._model(model), sign)
 
+    def canary_time(self, backend: str, seconds: float) -> None:
+        """A backend was asked by a quality check, its own or another backend's, for so long."""
+        self._canary_seconds.add(self._backend(backend), by=seconds)
+
     def allow(self, names: Names) -> None:
         """Take these names for labels from now on; series of names that are gone disappear."""
         before, self._calls.names = self._calls.names, names
@@ -126,7 +130,6 @@ class Metrics:
     def _on_canary(self, event: events.CanaryEnded) -> None:
         backend, model = self._backend(event.backend), self._model(event.model)
         self._canary_runs.add(backend, model, event.size, event.verdict)
-        self._canary_seconds.add(backend, by=event.duration_s)
         self._canary_last.set(self._now(), backend, model)
         if event.score is not None:
             self._scores.set(event.score, backend, model)

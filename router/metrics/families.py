@@ -159,7 +159,12 @@ QUALITY_SCORE = _family(
 )
 QUALITY_CHANGES = _family("quality_changes_total", "counter", "backend model to", "Changes of what is thought of it.")
 CANARY_RUNS = _family("canary_runs_total", "counter", "backend model size verdict", "Canaries that ended.")
-CANARY_SECONDS = _family("canary_seconds_total", "counter", "backend", "Time a backend spent on canaries.")
+CANARY_SECONDS = _family(
+    "canary_seconds_total",
+    "counter",
+    "backend",
+    "Time a backend spent on canaries, its own and those it is the reference of.",
+)
 CANARY_LAST = _family(
     "canary_last_run_timestamp_seconds", "gauge", "backend model", "Unix time at which the last canary ended."
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,10 @@ class Talents:
 
 
 class Asker:
-    """Asks one backend about one model. `tokens` keeps ids by (tokenizer, text) and is shared between askers."""
+    """Asks one backend about one model. `tokens` keeps ids by (tokenizer, text) and is shared between askers.
+
+    `asking` is entered while a question is open.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Asker:
         talents: Talents,
         tokens: dict[tuple[str, str], tuple[int, ...]],
         *,
+        asking: Callable[[], AbstractContextManager[None]] = nullcontext,
         is_vllm: bool = True,
         priority: bool = False,
         may_score: bool = True,
@@ -76,6 +82,7 @@ class Asker:
         self._helper = helper
         self.talents = talents
         self._tokens = tokens
+        self._asking = asking
         self._is_vllm = is_vllm
         self._priority = priority
         self._may_score = may_score
@@ -235,12 +242,13 @@ class Asker:
             return Unscorable(Fault.MALFORMED, f"{path} answered what is no JSON")
 
     async def _send(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> bytes | Unscorable:
-        answer = await self._client.post(
-            path,
-            content=orjson.dumps(body),
-            headers={"content-type": "application/json"},
-            timeout=timeout_s or self._timeout_s,
-        )
+        with self._asking():
+            answer = await self._client.post(
+                path,
+                content=orjson.dumps(body),
+                headers={"content-type": "application/json"},
+                timeout=timeout_s or self._timeout_s,
+            )
         if answer.status_code < 300:
             if self.talents.fingerprint is None and (found := _FINGERPRINT.search(answer.content)):
                 self.talents.fingerprint = found[1].decode("ascii", "replace")

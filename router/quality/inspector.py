@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from router.backend import Backend
@@ -23,6 +24,7 @@ from router.quality.ask import Asker
 from router.quality.check import Check
 from router.quality.guardian import Guardian
 from router.quality.kept import COMPARED, KeptAsker, plan_of
+from router.quality.ledger import Ledger
 from router.quality.plan import Plan, Size, make_plan
 from router.quality.record import Baseline
 from router.quality.shelf import Shelf
@@ -73,6 +75,7 @@ class Inspector:
         guardian: Guardian,
         verdicts: Verdicts,
         subjects: dict[tuple[str, str], Subject],
+        ledger: Ledger,
     ) -> None:
         self._fleet = fleet
         self._bus = bus
@@ -82,7 +85,8 @@ class Inspector:
         self._guardian = guardian
         self._verdicts = verdicts
         self._subjects = subjects
-        self._chooser = Chooser(fleet, shelf, guardian, subjects, outside.identity)
+        self._ledger = ledger
+        self._chooser = Chooser(fleet, shelf, guardian, subjects, outside.identity, self._is_affordable)
         self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
         self.texts: tuple[ProbeText, ...] = ()
         self.running: tuple[Subject, Check] | None = None
@@ -116,7 +120,8 @@ class Inspector:
         check = subject.rest
         if check is None:
             check = subject.rest = self._begin(subject, backend, want, asker)
-        else:  # what it was held against may be busy by now, or gone
+        else:  # what it was held against may be busy by now, or gone; what it may be asked may have become less
+            check.asker = asker
             check.trust = self._trust(subject, backend, check.declared_scheme)
         self.running = (subject, check)
         try:
@@ -153,12 +158,16 @@ class Inspector:
             self._helper,
             subject.talents,
             self._tokens,
+            asking=partial(self._ledger.asking, backend.name),
             is_vllm=backend.config.kind == "vllm",
             priority=backend.config.scheduling_priority,
             may_score=Family.PREFILL not in self._guardian.blocked(backend.name),
         )
 
     # --- what it is held against ---
+
+    def _is_affordable(self, backend: str) -> bool:
+        return self._ledger.allows(backend, self._fleet.config.quality.quick_s)
 
     def _trust(self, subject: Subject, backend: Backend, scheme: str) -> Trust:
         return self._chooser.trust(subject, backend, scheme, self._asker)
@@ -213,12 +222,11 @@ class Inspector:
     async def _steps(self, subject: Subject, backend: Backend, check: Check) -> Left:
         clock, limits = self._fleet.clock, self._fleet.config.quality
         limit_s = limits.quick_s if check.plan.size is Size.QUICK else limits.full_s
-        watched = [backend]
-        if check.trust.living_name in self._fleet.backends:
-            watched.append(self._fleet.backends[check.trust.living_name])
         while check.left and check.spent_s < limit_s:
             if subject.rest is not check:  # another build, or another check was asked for
                 return Left.CALLED
+            living = self._fleet.backends.get(check.trust.living_name)
+            watched = [backend] if living is None else [backend, living]
             begun, family = clock(), check.left[0].family
             check.quality = subject.quality
             left = await self._ask(check.step(), watched, subject, check.asker)
@@ -228,8 +236,11 @@ class Inspector:
                 await asyncio.sleep(SETTLE_S)
                 left = left if await check.asker.is_alive() else Left.GONE
             self._verdicts.take(subject, check.quality)
+            if left in (Left.FAILED, Left.CALLED):
+                await self._mourn(check)
             if left is Left.FAILED:
                 check.give_up("it did not answer in time")
+                check.trust = self._trust(subject, backend, check.declared_scheme)
             elif left is Left.GONE:
                 self._guardian.died(backend.name, backend.build, family)
             if left in (Left.CALLED, Left.GONE):
@@ -263,38 +274,49 @@ class Inspector:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def score_kept(self, subject: Subject, backend: Backend) -> tuple[str, float] | None:
-        """Hold what a build answered alone against a reference that is there now; returns who was asked how long.
+    async def score_kept(self, subject: Subject, backend: Backend) -> bool:
+        """Hold what a build answered alone against a reference that is there now; returns whether there was one.
 
         The build itself is asked nothing. Once per reference, and only while nothing else was compared.
         """
         own, clock = subject.record, self._fleet.clock
         if own is None or own.build != backend.build or subject.quality.tests.keys() & COMPARED:
-            return None
+            return False
         scheme = scheme_of(backend, self._outside.identity(backend.name))
         trust = self._chooser.trust(subject, backend, scheme, self._asker, own=False)
         if trust.reference is None or trust.reference.build == subject.kept_against:
-            return None
-        subject.kept_against = trust.reference.build
+            return False
         tokens = trust.living or self._asker(backend, subject)
         kept = KeptAsker(own, tokens, replace(subject.talents), self._helper)
         check = self._check(subject, plan_of(own, self.texts), kept, trust, scheme)
         begun, living = clock(), self._fleet.backends.get(trust.living_name)
+        left = Left.DONE
         self.running = (subject, check)
         try:
-            while check.left and clock() - begun < self._fleet.config.quality.quick_s:
+            while left is Left.DONE and check.left and clock() - begun < self._fleet.config.quality.quick_s:
                 check.quality = subject.quality
                 left = await self._ask(check.step(), [living] if living is not None else [], subject, kept)
                 self._verdicts.take(subject, check.quality)
-                if left is not Left.DONE:
-                    break
         finally:
             self.running = None
-        check.quality = subject.quality
+        if left is not Left.DONE:
+            await self._mourn(check)
+        if left is not Left.CALLED:  # else it goes on when the reference is idle again
+            subject.kept_against = trust.reference.build
+        check.spent_s, check.quality = clock() - begun, subject.quality
         self._verdicts.take(subject, check.finish())
         if check.quality.tests.keys() & COMPARED:
             self._tell(subject, check, check.quality.grade.value)
-        return trust.living_name, clock() - begun
+        return True
+
+    async def _mourn(self, check: Check) -> None:
+        """A question was left open: if the running reference died of it, it gets no more of that kind either."""
+        name, scorer = check.trust.living_name, check.trust.living
+        living = self._fleet.backends.get(name)
+        if scorer is None or living is None:
+            return
+        if living.health.health is not Health.HEALTHY or not await scorer.is_alive():
+            self._guardian.died(name, living.build, Family.PREFILL)
 
     # --- after ---
 

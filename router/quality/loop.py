@@ -27,7 +27,8 @@ from router.quality.ask import Talents
 from router.quality.gate import Gates
 from router.quality.guardian import Guardian
 from router.quality.inspector import Inspector, Left, Outside
-from router.quality.plan import Budget, Plan, Size
+from router.quality.ledger import Ledger
+from router.quality.plan import Plan, Size
 from router.quality.shelf import Shelf
 from router.quality.subject import IDENTITY_S, QUIET_S, Subject, Want, Why, hindrance, idle_s
 from router.quality.verdicts import Verdicts
@@ -54,6 +55,7 @@ class QualityLoop:
         identity: what a backend's log said, None where it could not be read.
         fingerprint: told of the `system_fingerprint` that a backend answers with.
         probes: reads the probe texts; takes the operator's own file or folder.
+        booked: hears how long a backend was asked something.
     """
 
     def __init__(
@@ -69,18 +71,19 @@ class QualityLoop:
         identity: Callable[[str], Identity | None] = lambda name: None,
         fingerprint: Callable[[Backend, str], None] = lambda backend, said: None,
         probes: Callable[[Path | None], tuple[ProbeText, ...]] = load_probes,
+        booked: Callable[[str, float], None] = lambda backend, seconds: None,
     ) -> None:
         self._fleet = fleet
         self._bus = bus
         self._wall = wall
         self._probes = probes
-        self._budgets: dict[str, Budget] = {}
         self._identified: set[str] = set()  # backends whose log was looked at
         self.subjects: dict[tuple[str, str], Subject] = {}
         self.shelf = Shelf(history, helper)
         self.guardian = Guardian(bus, history, wall)
         self.verdicts = Verdicts(fleet, wall, history)
         self.gates = Gates(fleet, lambda: fleet.config.quality.gate_s)
+        self.ledger = Ledger(fleet.clock, lambda: fleet.config.quality.budget_share, booked)
         self.inspector = Inspector(
             fleet,
             bus,
@@ -90,6 +93,7 @@ class QualityLoop:
             self.guardian,
             self.verdicts,
             self.subjects,
+            self.ledger,
         )
 
     # --- what happens around it ---
@@ -169,14 +173,6 @@ class QualityLoop:
             found = self.subjects[backend, model] = Subject(backend, model, quality)
         return found
 
-    def budget(self, backend: str) -> Budget:
-        """What is left of the time that checks may take of a backend."""
-        share = self._fleet.config.quality.budget_share
-        found = self._budgets.get(backend)
-        if found is None or found.share != share:
-            found = self._budgets[backend] = Budget(share, self._fleet.clock())
-        return found
-
     # --- the loop ---
 
     async def run(self) -> None:
@@ -207,14 +203,12 @@ class QualityLoop:
             await self._score_kept()
             return
         subject, backend, want = chosen
-        clock = self._fleet.clock
-        begun, left = clock(), Left.CALLED
+        left = Left.CALLED
         try:
             left = await self.inspector.run(subject, backend, want)
         finally:
-            self.budget(backend.name).spend(clock() - begun, clock())
             if left is not Left.DONE:
-                subject.not_before = clock() + PAUSE_S
+                subject.not_before = self._fleet.clock() + PAUSE_S
 
     async def _score_kept(self) -> None:
         """Nobody is due: look whether somebody who was checked alone can be held against a reference by now."""
@@ -224,11 +218,7 @@ class QualityLoop:
                 continue
             if self._fleet.passive or not self._fleet.model_settings(subject.model).canary:
                 continue
-            asked = await self.inspector.score_kept(subject, backend)
-            if asked is not None:
-                name, seconds = asked
-                if name:
-                    self.budget(name).spend(seconds, self._fleet.clock())
+            if await self.inspector.score_kept(subject, backend):
                 return
 
     def _next(self) -> tuple[Subject, Backend, Want] | None:
@@ -263,7 +253,7 @@ class QualityLoop:
             return "its log to be read"
         limits = self._fleet.config.quality
         most_s = limits.quick_s if want.size is Size.QUICK else limits.full_s
-        if want.why is not Why.OPERATOR and not self.budget(backend.name).allows(most_s, now):
+        if want.why is not Why.OPERATOR and not self.ledger.allows(backend.name, most_s):
             return "its budget of time"
         if want.size is Size.FULL and any(host.active.value for host in backend.hosts):
             return "its host to be idle"

@@ -40,7 +40,7 @@ class Trust:
 
 
 class Chooser:
-    """Looks through what is stored and what runs."""
+    """Looks through what is stored and what runs. `affordable`: whether a backend has time left for our questions."""
 
     def __init__(
         self,
@@ -49,12 +49,14 @@ class Chooser:
         guardian: Guardian,
         subjects: Mapping[tuple[str, str], Subject],
         identity: Callable[[str], Identity | None],
+        affordable: Callable[[str], bool],
     ) -> None:
         self._fleet = fleet
         self._shelf = shelf
         self._guardian = guardian
         self._subjects = subjects
         self._identity = identity
+        self._affordable = affordable
 
     def trust(
         self,
@@ -89,7 +91,10 @@ class Chooser:
         return Trust(third=third)
 
     def _living(self, subject: Subject, backend: Backend, scheme: str) -> tuple[Backend, Subject] | None:
-        """A running backend of the same model, scheme and tokenizer that nobody uses: the best proven one."""
+        """A running backend of the same model, scheme and tokenizer that nobody uses: the best proven one.
+
+        It pays for its answers out of its own budget.
+        """
         if not scheme:
             return None
         found = []
@@ -101,6 +106,6 @@ class Chooser:
             same_tokens = at.talents.is_warm and at.talents.tokenizer == subject.talents.tokenizer
             idle = idle_s(other, self._fleet.clock()) >= QUIET_S and not hindrance(self._fleet, other, subject.model)
             blocked = Family.PREFILL in self._guardian.blocked(other.name) or at.talents.scores is False
-            if alike and same_tokens and idle and not blocked:
+            if alike and same_tokens and idle and not blocked and self._affordable(other.name):
                 found.append((other, at))
         return min(found, key=lambda one: TRUSTED_GRADES.index(one[1].quality.grade), default=None)

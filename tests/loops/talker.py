@@ -257,6 +257,13 @@ class CanaryWorld(World):
             await asyncio.sleep(0.1)
         raise AssertionError(f"did not come about within {within_s:g} s; {why()}")
 
+    def booked_s(self, name: str) -> float:
+        """What the metric says that checks took of a backend's time."""
+        for line in self.app.metrics.render().decode().splitlines():
+            if line.startswith(f'router_canary_seconds_total{{backend="{name}"}}'):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
     def waits_for(self, name: str) -> str:
         return "; ".join(s.waits_for for s in self.app.quality.subjects.values() if s.backend == name)
 

@@ -79,7 +79,7 @@ async def test_a_check_without_a_reference_is_made_again_soon_and_ever_more_seld
     assert subject.open_checks == 4
     assert subject.checked_at is not None
     assert subject.due(subject.checked_at + 8 * AGAIN_S - 1, 0.0, 900.0) is None
-    due = subject.due(subject.checked_at + 8 * AGAIN_S, 0.0, 900.0)
+    due = subject.due(subject.checked_at + 8 * AGAIN_S + 1, 0.0, 900.0)
     assert due is not None
     assert due.why is Why.DOUBT
 
