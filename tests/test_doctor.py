@@ -9,6 +9,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from router.cli.doctor import doctor
+from router.vllm.kernels import Kernel
+from tests.vllm.test_logs import ROWS
 
 LOGS = Path(__file__).parent / "vllm" / "data"
 
@@ -78,5 +80,42 @@ def test_markup_in_a_log_is_shown_as_it_stands() -> None:
 
 def test_nothing_pasted_is_no_start_up() -> None:
     result = run("-")
+    assert result.exit_code == 0
+    assert "no start-up of vLLM" in result.output
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[str(row[0]) for row in ROWS])
+@pytest.mark.parametrize("how", ["as it is", "docker compose logs", "windows"])
+def test_a_pasted_log_of_every_version_is_told_with_its_kernels_and_findings(
+    row: tuple[str, str, str, str | None, str | None, str | None, str], how: str
+) -> None:
+    log, version, linear, moe, _, _, findings = row
+    pasted = (LOGS / f"{log}.log").read_bytes()
+    if how == "docker compose logs":
+        pasted = b"".join(b"vllm-1  | " + line + b"\n" for line in pasted.splitlines())
+    elif how == "windows":
+        pasted = pasted.replace(b"\n", b"\r\n")
+    result = run("--backend", "spark-1", "-", pasted=pasted)
+    facts = [line.strip().split("  ", 1) for line in result.output.splitlines() if line.startswith("  ")]
+    said = {name: value.strip() for name, value in (fact for fact in facts if len(fact) == 2)}
+    assert (said["vLLM"], said["linear"], said.get("experts")) == (version, Kernel(linear), moe)
+    for finding in findings.split():
+        assert finding.replace("_", " ") in result.output
+    assert result.exit_code in (0, 1)
+    if not findings:
+        assert "Nothing wrong was found" in result.output
+
+
+@pytest.mark.parametrize("log", ["died-memory", "died-misaligned"])
+def test_a_pasted_log_of_a_death_says_what_it_means_and_what_to_do(log: str) -> None:
+    result = run("-", pasted=(LOGS / f"{log}.log").read_bytes())
+    assert result.exit_code == 1
+    assert "fault" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("pasted", [b"\x00\xff\xfe" * 5000, b"x" * 3_000_000, b"\n" * 10_000, b"data: {broken"])
+def test_garbage_that_is_pasted_is_no_finding(pasted: bytes) -> None:
+    result = run("-", pasted=pasted)
     assert result.exit_code == 0
     assert "no start-up of vLLM" in result.output
