@@ -7,6 +7,7 @@ import pytest
 from router.policy.logprobs import Text
 from router.policy.scoring import Basis, Paired, decode_gap, is_comparable, pair_gap, report
 from router.policy.sequential import begin, excess, observe, tolerance_of
+from tests.study.quality_study import gpu_pairs
 from tests.study.recorded import pairs, positions, run, scores
 
 STRICTEST = 0.01 / 4  # the share of a week's budget that the smallest family of probes gets
@@ -44,6 +45,40 @@ def test_a_right_nvfp4_build_is_never_flagged(name: str, trusted: str) -> None:
     paired = pairs(Basis.DISTANCE, f"nvfp4/{name}", f"nvfp4/{trusted}", "nvfp4/w16a16")
     for order in orders(50):
         assert not texts_until_flagged(paired, trusted, 0.05, order)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "again",
+        "batch of 20",
+        "attention math",
+        "attention flash",
+        "attention cudnn",
+        "compiled",
+        "float16",
+        "tf32",
+        "float32",
+        "nvfp4/w4a16_f32",
+        "nvfp4/w4a16_compiled",
+        "nvfp4/w4a4_f32",
+        "nvfp4/w4a4_batch",
+    ],
+)
+def test_another_kernel_or_arithmetic_on_a_gpu_is_never_flagged(name: str) -> None:
+    paired, scheme = gpu_pairs(name)
+    for order in orders(50):
+        assert not texts_until_flagged(paired, scheme, 0.05, order)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), ("n0.02", 160), ("n0.05", 80), ("n0.1", 40), ("nvfp4/w4a16_swapped_scales_1layer", 160)]
+)
+def test_damage_on_a_gpu_is_flagged_within_so_many_positions(name: str, most: int) -> None:
+    paired, scheme = gpu_pairs(name)
+    used = texts_until_flagged(paired, scheme, STRICTEST, orders(0)[0])
+    assert used
+    assert positions(used) <= most
 
 
 def test_what_a_scheme_costs_is_a_report_and_not_compared() -> None:

@@ -18,7 +18,7 @@ from router.policy.quality import SHARES, Family
 from router.policy.scoring import Basis, Paired, report
 from router.policy.sequential import ALPHA, begin, excess, observe, tolerance_of
 from tests.study.plot import Curve, Point, axes, draw
-from tests.study.recorded import TEXTS, mean_kl, pairs, positions, scores
+from tests.study.recorded import GPU, TEXTS, mean_kl, pairs, positions, scores
 
 PREFILL = ALPHA * SHARES[Family.PREFILL]
 ORDERS = 500
@@ -49,6 +49,32 @@ NVFP4 = {
     ("w4a4", "w4a4_swapped_act_1layer"): ("0.614", "0.935", "+0.581 ± 0.049"),
     ("w4a4", "w4a4_bad_act_all"): ("1.20", "1.481", "+1.127 ± 0.078"),
 }
+# on an H100, held against the same model in bfloat16, or against the same NVFP4 scheme: what was changed
+ON_GPU = {
+    "again": "nothing",
+    "batch of 20": "19 other texts in the batch",
+    "attention math": "another attention kernel (math)",
+    "attention flash": "another attention kernel (flash)",
+    "attention cudnn": "another attention kernel (cuDNN)",
+    "compiled": "fused kernels (torch.compile)",
+    "float16": "float16",
+    "tf32": "TF32",
+    "float32": "float32",
+    "n0.005": "0.5 % noise",
+    "n0.02": "2 % noise",
+    "n0.05": "5 % noise",
+    "n0.1": "10 % noise",
+    "one layer's down_proj × 1.1": "one matrix of 210 × 1.1",
+    "one layer's down_proj × 1.25": "one matrix of 210 × 1.25",
+    "nvfp4/w4a16_f32": "W4A16: float32",
+    "nvfp4/w4a16_compiled": "W4A16: fused kernels",
+    "nvfp4/w4a16_bad_scale_1layer": "W4A16: block scales of one matrix × 1.25",
+    "nvfp4/w4a16_swapped_scales_1layer": "W4A16: block scales of one matrix swapped",
+    "nvfp4/w4a4_f32": "W4A4: float32",
+    "nvfp4/w4a4_batch": "W4A4: 19 other texts in the batch",
+    "nvfp4/w4a4_swapped_scales_1layer": "W4A4: block scales of one matrix swapped",
+    "nvfp4/w4a4_bad_act_1layer": "W4A4: activation scales of one matrix × 1.25",
+}
 HEADINGS = "flagged after texts (positions) as recorded | random orders: median / 95 % | RMS excess, × tolerance"
 
 
@@ -59,6 +85,8 @@ def main() -> None:
     print("\n## NVFP4 kernels and faults (R = the model before quantisation)\n")
     table(nvfp4_rows(), "trusted | candidate | mutual KL published | ours | KL(R, candidate) published | ours | "
           "paired difference published | ours | " + HEADINGS)  # fmt: skip
+    print("\n## The same model on a GPU (H100, PyTorch; R for NVFP4 = the model before quantisation)\n")
+    table(gpu_rows(), "changed | mutual KL | paired difference | " + HEADINGS)
     print(f"\n## Right backends: share flagged of {BACKENDS:,}, {WEEK_TEXTS} texts each, α = {ALPHA:g}\n")
     table(healthy_rows(), "how the excess varies | share flagged")
     print(f"\n## Texts until damage is flagged, α = {PREFILL:g} (the share of prefill probes)\n")
@@ -114,6 +142,25 @@ def nvfp4_rows() -> Iterable[list[str]]:
         ]
         is_same_scheme = candidate.startswith(trusted)
         yield cells + (verdict(paired, trusted) if is_same_scheme else ["a report: another scheme", "–", "–"])
+
+
+def gpu_pairs(name: str) -> tuple[tuple[Paired, ...], str]:
+    """A state on the GPU beside what it was changed from, and the scheme of both."""
+    scheme = name.partition("/")[2].partition("_")[0]
+    if scheme:
+        trusted, reference = f"{GPU}nvfp4/{scheme}", f"{GPU}nvfp4/w16a16"
+        return pairs(Basis.DISTANCE, GPU + name, trusted, reference), scheme
+    return pairs(Basis.MUTUAL, GPU + name, f"{GPU}bf16"), "w16a16"
+
+
+def gpu_rows() -> Iterable[list[str]]:
+    """What kernels, arithmetic and damage change on a GPU."""
+    for name, changed in ON_GPU.items():
+        paired, scheme = gpu_pairs(name)
+        mean, error = report(paired)
+        trusted = GPU + ("bf16" if scheme == "w16a16" else f"nvfp4/{scheme}")
+        mutual = mean_kl(scores(trusted, GPU + name))
+        yield [changed, f"{mutual:.2g}", f"{mean:+.4f} ± {error:.4f}", *verdict(paired, scheme)]
 
 
 def verdict(paired: Sequence[Paired], scheme: str) -> list[str]:

@@ -6,6 +6,8 @@
 
     {"tokens": [[id, …] per text], "runs": {name: {"own": …, "ids": …, "top": …}}}
 
+`data/gpu.json.xz` holds the same for states of that model on an H100 (`gpu/…`; `record_gpu.py` wrote it).
+
 with, per run, text and position: the token's own logprob, the ids of the 20 most likely tokens and their logprobs, in
 units of 1e-4 nats. A text's first token was not scored.
 """
@@ -29,22 +31,23 @@ from router.policy.scoring import (
 )
 
 DATA = Path(__file__).parent / "data" / "logprobs.json.xz"
+ON_GPU = DATA.with_name("gpu.json.xz")
+GPU = "gpu/"
 UNIT = 1e-4
 TEXTS = 20
 
 
 @cache
-def _recorded() -> Any:
-    return json.loads(lzma.decompress(DATA.read_bytes()))
+def _recorded(file: Path) -> Any:
+    return json.loads(lzma.decompress(file.read_bytes()))
 
 
 @cache
 def run(name: str) -> tuple[Text, ...]:
     """What the server called `name` answered for each text."""
-    recorded = _recorded()
-    columns = zip(
-        recorded["tokens"], *(recorded["runs"][name][column] for column in ("own", "ids", "top")), strict=True
-    )
+    recorded = _recorded(ON_GPU if name.startswith(GPU) else DATA)
+    columns = recorded["runs"][name.removeprefix(GPU)]
+    rows = zip(recorded["tokens"], *(columns[column] for column in ("own", "ids", "top")), strict=True)
     return tuple(
         Text(
             f"text {number}",
@@ -55,7 +58,7 @@ def run(name: str) -> tuple[Text, ...]:
                 for token, own, ids, top in zip(tokens[1:], owns, listed, tops, strict=True)
             ),
         )
-        for number, (tokens, owns, listed, tops) in enumerate(columns)
+        for number, (tokens, owns, listed, tops) in enumerate(rows)
     )
 
 

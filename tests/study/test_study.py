@@ -9,6 +9,7 @@ from tests.study.plot import Curve
 def test_each_row_of_the_tables_is_whole() -> None:
     assert {len(row) for row in study.noise_rows()} == {10}
     assert {len(row) for row in study.nvfp4_rows()} == {11}
+    assert {len(row) for row in study.gpu_rows()} == {6}
 
 
 def test_the_plot_is_well_formed() -> None:
