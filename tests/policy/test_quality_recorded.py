@@ -72,7 +72,7 @@ def test_another_kernel_or_arithmetic_on_a_gpu_is_never_flagged(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), ("n0.02", 160), ("n0.05", 80), ("n0.1", 40), ("nvfp4/w4a16_swapped_scales_1layer", 160)]
+    ("name", "most"), [("n0.02", 160), ("n0.05", 80), ("n0.1", 40), ("nvfp4/w4a16_swapped_scales_1layer", 160)]
 )
 def test_damage_on_a_gpu_is_flagged_within_so_many_positions(name: str, most: int) -> None:
     paired, scheme = gpu_pairs(name)
