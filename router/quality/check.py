@@ -91,6 +91,8 @@ class Check:
         self.spent_s = 0.0
         self.is_shaken = False  # a question ended in a server error: does it still live?
         self.distrusted = False  # the stored baseline comes from the worse of two builds
+        self.alarm = ""  # what the operator must hear at once
+        self.is_alarm_raised = False
         self.faults: dict[Fault, str] = {}
         self.differences: list[float] = []
         self._helper = helper
@@ -212,16 +214,20 @@ class Check:
         for family in set(Family) - {Family.PREFILL}:
             self.skip(family)
         self.kept.vectors[text.name] = vector
-        stored = self.trust.stored.vectors.get(text.name) if self.trust.stored is not None else None
+        stored = self.trust.vectors.get(text.name)
         likeness = cosine(vector if stored is None else stored, vector)
         if isinstance(likeness, Unscorable) and likeness.is_hard:
             self._fault(Family.PREFILL, text.name, likeness)
         elif isinstance(likeness, Unscorable):
-            self._odd(f"the embedding of {text.name} has another size: {likeness.detail}", text.name)
+            self._meet_other_vectors(f"the embedding of {text.name} has another size: {likeness.detail}", text.name)
         elif likeness < LIKE:
-            self._odd(f"the embedding of {text.name} has changed: cosine {likeness:.4f}", text.name)
+            self._meet_other_vectors(f"the embedding of {text.name} has changed: cosine {likeness:.4f}", text.name)
         elif stored is not None:
             self._alike.append(text.name)
+
+    def _meet_other_vectors(self, detail: str, probe: str) -> None:
+        self.alarm = self.alarm or f"{detail}: vectors that clients stored no longer fit what it answers now"
+        self._odd(detail, probe)
 
     def _odd(self, detail: str, probe: str, family: Family = Family.PREFILL) -> None:
         self.quality = judge(self.quality, Evidence(Kind.ODD, self._wall(), detail, family, (probe,)))

@@ -105,11 +105,15 @@ class Inspector:
             self.texts,
             self._outside.draw(),
             seen={f: {n.removesuffix(" gap") for n in test.seen} for f, test in subject.quality.tests.items()},
-            known={*stored.texts, *stored.vectors} if stored is not None else (),
+            known=self._known(subject, backend, stored),
             known_answers=stored.right if stored is not None else (),
             without=self._guardian.blocked(subject.backend),
             first=doubt.family if doubt is not None else None,
         )
+
+    def _known(self, subject: Subject, backend: Backend, stored: Baseline | None) -> set[str]:
+        """Texts whose answers can be compared with what is kept."""
+        return {*(stored.texts if stored is not None else ()), *self._shelf.vectors(subject.model, backend.build)}
 
     async def run(self, subject: Subject, backend: Backend, want: Want) -> Left:
         """Begin a check or go on with its rest, until it is done or must be left."""
@@ -236,6 +240,7 @@ class Inspector:
                 await asyncio.sleep(SETTLE_S)
                 left = left if await check.asker.is_alive() else Left.GONE
             self._verdicts.take(subject, check.quality)
+            self._raise_alarm(subject, check)
             if left in (Left.FAILED, Left.CALLED):
                 await self._mourn(check)
             if left is Left.FAILED:
@@ -308,6 +313,12 @@ class Inspector:
         if check.quality.tests.keys() & COMPARED:
             self._tell(subject, check, check.quality.grade.value)
         return True
+
+    def _raise_alarm(self, subject: Subject, check: Check) -> None:
+        """Say once a check what cannot wait for its end."""
+        if check.alarm and not check.is_alarm_raised:
+            check.is_alarm_raised = True
+            self._bus.emit(Notice(subject.backend, f"{subject.model}: {check.alarm}", alarm=True))
 
     async def _mourn(self, check: Check) -> None:
         """A question was left open: if the running reference died of it, it gets no more of that kind either."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from router.helper import Helper
@@ -74,6 +74,15 @@ class Shelf:
             and one.scheme not in ("", scheme)
         ]
         return min(fitting, key=lambda one: (_RANK[one.grade], -len(one.texts), one.at), default=None)
+
+    def vectors(self, model: str, build: str) -> Mapping[str, tuple[float, ...]]:
+        """The embeddings that clients of this name have stored by now: the build's own, else the newest ones.
+
+        Scheme and tokenizer do not matter: whoever keeps vectors keeps them under the served name.
+        """
+        fitting = [one for one in self._kept.values() if one.model == model and one.vectors and one.grade in _RANK]
+        best = min(fitting, key=lambda one: (one.build != build, -one.at), default=None)
+        return best.vectors if best is not None else {}
 
     async def keep(self, baseline: Baseline) -> None:
         """Put one on the shelf; what it already held of the same build and tokenizer stays as it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.backend import Backend
 from router.fleet import Fleet
@@ -29,6 +29,7 @@ class Trust:
         third: R, a baseline of another scheme, from which both are measured.
         living: a running backend of the same scheme that can score texts.
         reference: what evidence is told of the trusted build; None where there is none.
+        vectors: embeddings that were answered under this name before, by text.
     """
 
     stored: Baseline | None = None
@@ -37,6 +38,7 @@ class Trust:
     living: Asker | None = None
     living_name: str = ""
     reference: Reference | None = None
+    vectors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Chooser:
@@ -74,6 +76,7 @@ class Chooser:
         tokenizer = subject.talents.tokenizer
         stored = self._shelf.trusted(subject.model, backend.build, scheme, tokenizer, own=own)
         third = self._shelf.third(subject.model, scheme, tokenizer)
+        vectors = self._shelf.vectors(subject.model, backend.build)
         living = self._living(subject, backend, scheme)
         scorer = asker(*living) if living is not None else None
         name = living[0].name if living is not None else ""
@@ -82,13 +85,13 @@ class Chooser:
             known = "unknown" not in (stored.kernels, backend.kernel)
             independent = not same and known and stored.kernels != backend.kernel
             reference = Reference(stored.build, stored.scheme, stored.grade, independent)
-            return Trust(stored, same, third, scorer, name, reference)
+            return Trust(stored, same, third, scorer, name, reference, vectors)
         if living is not None:
             other, at = living
             known = "unknown" not in (other.kernel, backend.kernel)
             reference = Reference(other.name, scheme, at.quality.grade, known and other.kernel != backend.kernel)
-            return Trust(None, False, third, scorer, name, reference)
-        return Trust(third=third)
+            return Trust(None, False, third, scorer, name, reference, vectors)
+        return Trust(third=third, vectors=vectors)
 
     def _living(self, subject: Subject, backend: Backend, scheme: str) -> tuple[Backend, Subject] | None:
         """A running backend of the same model, scheme and tokenizer that nobody uses: the best proven one.

@@ -263,6 +263,10 @@ async def test_a_backend_that_no_longer_knows_what_its_build_knew_is_flagged(wor
     assert "known answers missed" in world.reason("spark")
 
 
+def alarms(world: CanaryWorld) -> list[str]:
+    return [one.message for one in world.of(Notice) if one.alarm]
+
+
 async def test_embeddings_are_compared_by_cosine(world: CanaryWorld) -> None:
     spark = world.spark("spark")
     spark.embedding = 32
@@ -272,11 +276,33 @@ async def test_embeddings_are_compared_by_cosine(world: CanaryWorld) -> None:
     world.restart("spark")
     await world.checked("spark", 2)
     assert world.grade("spark") is Grade.PLAUSIBLE
-    spark.embedding = 48
+    assert alarms(world) == []
+
+
+@pytest.mark.parametrize("other_build", [False, True])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"embedding": 48}, "another size"), ({"salt": 3}, "has changed: cosine")],
+    ids=["size", "model"],
+)
+async def test_another_embedding_model_under_the_same_name_is_a_loud_event(
+    world: CanaryWorld, change: dict[str, int], says: str, other_build: bool
+) -> None:
+    spark = world.spark("spark")
+    spark.embedding = 32
+    await world.open()
+    await world.checked("spark")
+    for name, value in change.items():  # another salt is another tokenizer too
+        setattr(spark, name, value)
+    if other_build:
+        world.backends["spark"].cards["root"] = "/models/another"
     world.restart("spark")
-    await world.checked("spark", 3)
+    await world.checked("spark", 2)
     assert world.grade("spark") is Grade.SUSPECT
-    assert "another size" in world.reason("spark")
+    assert says in world.reason("spark")
+    (told,) = alarms(world)
+    assert says in told
+    assert "vectors that clients stored no longer fit" in told
 
 
 async def test_a_reference_that_is_down_stops_nothing(world: CanaryWorld) -> None:
@@ -356,6 +382,43 @@ async def test_a_backend_that_dies_of_a_probe_gets_no_more_of_that_kind(world: C
     assert sum("prompt_logprobs" in body for _, body in spark.asked) == scored == 1
 
 
+async def test_what_killed_a_backend_is_known_after_a_restart_of_the_router_until_it_is_allowed(
+    world: CanaryWorld, tmp_path: Path
+) -> None:
+    spark = world.spark("spark")
+    spark.dies_of = "prompt_logprobs"
+    await world.open(tmp_path / "history.sqlite3")
+    await world.until(lambda: world.app.quality.guardian.blocked("spark"))
+    await world.stop()
+    world.events.clear()
+    spark.dies_of = ""
+    world.backends["spark"].up()
+    scored = len(spark.asked)
+    app = await world.open(tmp_path / "history.sqlite3")
+    await world.checked("spark")
+    assert not any("prompt_logprobs" in body for _, body in spark.asked[scored:])
+    app.quality.guardian.allow("spark")
+    world.restart("spark")
+    await world.checked("spark", 2)
+    assert any("prompt_logprobs" in body for _, body in spark.asked[scored:])
+
+
+async def test_never_are_two_backends_of_a_model_asked_at_once_not_even_by_a_reference(world: CanaryWorld) -> None:
+    talkers = [world.spark(name, Talker(seed=seed)) for seed, name in enumerate(("one", "two", "three"), 1)]
+    app = await world.open()
+    busiest = 0
+    until = world.loop.time() + 400  # checks, restarts, kept answers
+    while world.loop.time() < until:
+        busiest = max(busiest, sum(talker.open > 0 for talker in talkers))
+        if world.loop.time() % 100 < 0.1:
+            world.restart("two")
+            for kept in app.quality.shelf:
+                await app.quality.shelf.distrust(kept)  # so that who runs is asked
+        await asyncio.sleep(0.1)
+    assert busiest == 1
+    assert all(world.ended(name) for name in ("one", "two", "three"))
+
+
 async def test_a_slow_first_logprobs_call_is_waited_for(world: CanaryWorld) -> None:
     spark = world.spark("spark")
     spark.first_s = 17.0
@@ -398,6 +461,37 @@ async def test_a_sleeping_engine_is_never_asked(world: CanaryWorld) -> None:
     await world.open()
     await asyncio.sleep(3600)
     assert spark.asked == []
+
+
+async def test_an_engine_that_falls_asleep_during_its_check_is_left_to_sleep(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    spark.token_s = 1.0
+    await world.open()
+    await world.until(lambda: any(body.get("max_tokens", 0) > 1 for _, body in spark.asked))
+    world.backends["spark"].metrics = SLEEPING
+    await asyncio.sleep(30)
+    asked = len(spark.asked)
+    await asyncio.sleep(7200)
+    assert len(spark.asked) == asked
+    assert not world.ended("spark")
+    world.backends["spark"].metrics = AWAKE
+    spark.token_s = 0.01
+    await world.checked("spark")
+
+
+async def test_a_sleeping_reference_is_not_woken_to_score(world: CanaryWorld) -> None:
+    reference = world.spark("reference")
+    await world.open()
+    await world.checked("reference")
+    for kept in world.app.quality.shelf:
+        await world.app.quality.shelf.distrust(kept)
+    world.backends["reference"].metrics = SLEEPING
+    await asyncio.sleep(30)
+    asked = len(reference.asked)
+    world.spark("new", Talker(seed=2))
+    world.app.apply(world.config())
+    await world.checked("new")
+    assert len(reference.asked) == asked
 
 
 async def test_a_drained_backend_is_left_alone(world: CanaryWorld) -> None:
@@ -499,11 +593,14 @@ async def test_live_answers_that_look_wrong_call_for_a_check(world: CanaryWorld)
     assert 'router_sentinel_suspicions_total{backend="spark",model="nemotron",sign="flood"}' in metrics
 
 
-SLEEPING = """# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",model_name="nemotron"} 0.0
+SLEEPING, AWAKE = (
+    f"""# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="nemotron"}} 0.0
 # TYPE vllm:num_requests_waiting gauge
-vllm:num_requests_waiting{engine="0",model_name="nemotron"} 0.0
+vllm:num_requests_waiting{{engine="0",model_name="nemotron"}} 0.0
 # TYPE vllm:engine_sleep_state gauge
-vllm:engine_sleep_state{engine="0",model_name="nemotron",sleep_state="awake"} 0.0
-vllm:engine_sleep_state{engine="0",model_name="nemotron",sleep_state="weights_offloaded"} 1.0
+vllm:engine_sleep_state{{engine="0",model_name="nemotron",sleep_state="awake"}} {awake}.0
+vllm:engine_sleep_state{{engine="0",model_name="nemotron",sleep_state="weights_offloaded"}} {1 - awake}.0
 """
+    for awake in (0, 1)
+)
