@@ -8,7 +8,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from router.admin.api import create_api
+from router.admin.views import status
 from router.cli.canary import details, overview
+from router.cli.status import attention
+from router.cli.status import details as backend_details
 from router.policy.facts import Grade
 from tests.fakes import MODEL
 from tests.loops.talker import CanaryWorld, table
@@ -75,6 +78,13 @@ async def test_a_flag_shows_its_evidence(world: CanaryWorld) -> None:
     assert any(found["kind"] == "damage" and found["probes"] and found["e_value"] > 100 for found in one["evidence"])
     assert "damage" in printed(details(one))
     assert "flagged" in printed(overview([one]))
+    document = status(world.app)
+    assert any("is flagged" in line for line in attention(document))
+    (backend,) = document["backends"]
+    (model,) = backend["models"]
+    assert any("e=" in line for line in model["evidence"])
+    said = printed(backend_details(backend))
+    assert all(line.split(" (")[0] in said for line in model["evidence"])
 
 
 async def test_a_baseline_goes_out_and_into_another_router(world: CanaryWorld) -> None:

@@ -356,6 +356,26 @@ async def test_one_backend_is_asked_at_a_time_and_one_scored_prompt(world: Canar
     assert all(body.get("prompt_logprobs", 0) <= 20 for t in talkers for _, body in t.asked)
 
 
+@pytest.mark.parametrize("size", [Size.QUICK, Size.FULL])
+async def test_no_logprobs_are_ever_asked_over_a_long_context_and_a_short_call_comes_first(
+    world: CanaryWorld, size: Size
+) -> None:
+    spark = world.spark("spark")
+    spark.context = world.backends["spark"].cards["max_model_len"] = 16_384
+    app = await world.open()
+    await world.checked("spark")
+    if size is Size.FULL:
+        app.quality.ask("spark", MODEL, size)
+        await world.checked("spark", 2)
+    asked = [body for _, body in spark.asked]
+    with_logprobs = [body for body in asked if "prompt_logprobs" in body or body.get("logprobs")]
+    assert len(with_logprobs[0]["prompt"]) <= 16, "a server compiles its logprobs on something small"
+    assert all(len(body["prompt"]) + body["max_tokens"] <= 513 for body in with_logprobs)
+    assert all(body.get("prompt_logprobs", body.get("logprobs")) <= 20 for body in with_logprobs)
+    longest = max(len(str(body["messages"])) for body in asked if "messages" in body)
+    assert (longest > 12_000) == (size is Size.FULL), "long contexts are tested by what is said after them"
+
+
 async def test_the_budget_is_kept_by_a_server_that_restarts_all_the_time(world: CanaryWorld) -> None:
     spark = world.spark("spark")
     spark.token_s = 0.1

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from router.admin.views import status
+from router.cli.status import attention, kernel
 from router.config import BackendConfig
 from router.events import KernelObserved, QualityChanged
 from router.policy.facts import Grade
@@ -122,3 +124,20 @@ async def test_a_lying_label_is_caught_by_the_log(world: SimWorld, tmp_path: Pat
     await world.until(lambda: any(one.matches is not None for one in world.of(KernelObserved)), within_s=30)
     seen = world.of(KernelObserved)[-1]
     assert (seen.declared, seen.observed, seen.matches) == ("flashinfer_cutlass", "marlin", False)
+    document = status(world.app)
+    shown = kernel(document["backends"][0])
+    assert (shown.plain, shown.style) == ("flashinfer_cutlass → runs MARLIN", "bold red")
+    (line,) = attention(document)
+    assert line.startswith("spark: declared flashinfer_cutlass, runs MARLIN")
+    metrics = world.app.metrics.render().decode()
+    assert 'router_kernel_mismatch{backend="spark"' in metrics
+
+
+async def test_a_label_that_nothing_confirms_is_never_shown_as_what_runs(world: SimWorld) -> None:
+    world.sim("spark", kernel="flashinfer_cutlass")
+    await world.open()
+    await asyncio.sleep(30)
+    (one,) = status(world.app)["backends"]
+    assert (one["observed_kernel"], one["kernel_matches"]) == ("unknown", None)
+    assert 'add the line "log: docker:CONTAINER"' in one["kernel_detail"]
+    assert kernel(one).plain == "flashinfer_cutlass (declared)"
