@@ -139,7 +139,7 @@ class _Folder:
         if "choices" not in document:
             self._add_typed(document)
             return
-        for choice in _objects(document["choices"]):
+        for choice in objects(document["choices"]):
             if choice.get("index", 0) == 0:
                 self._add_choice(choice)
 
@@ -157,7 +157,7 @@ class _Folder:
             if isinstance(value, str) and value:
                 to.append(value)
                 said = True
-        for call in _objects(source.get("tool_calls")):
+        for call in objects(source.get("tool_calls")):
             function = call.get("function")
             arguments = function.get("arguments") if isinstance(function, dict) else None
             self._tool(call.get("index")).append(arguments if isinstance(arguments, str) else "")
@@ -166,7 +166,7 @@ class _Folder:
         ids = choice.get("token_ids")
         if isinstance(ids, list):
             self.token_ids += ids
-        self.null_logprobs += _has_null_logprob(choice.get("logprobs"))
+        self.null_logprobs += has_null_logprob(choice.get("logprobs"))
 
     def _add_typed(self, document: dict[str, Any]) -> None:
         delta = document.get("delta")
@@ -208,7 +208,7 @@ class _Folder:
         )
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
+def objects(value: Any) -> list[dict[str, Any]]:
     """Return the objects of an array, nothing of what is none: a backend may write anything."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
@@ -231,14 +231,14 @@ def _plain_field(document: dict[str, Any]) -> tuple[str, object] | None:
         return None
     if said[0] != "tool_calls":
         return said[0], None
-    calls = _objects(source["tool_calls"])
+    calls = objects(source["tool_calls"])
     function = calls[0].get("function") if len(calls) == 1 else None
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return None
     return "arguments", calls[0].get("index")
 
 
-def _has_null_logprob(logprobs: Any) -> bool:
+def has_null_logprob(logprobs: Any) -> bool:
     """Say whether a logprob is null: vLLM's streams write NaN so, the sign of a broken kernel."""
     if not isinstance(logprobs, dict):
         return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
@@ -19,6 +18,7 @@ from router.events import BuildChanged, CallEnded, Event, Outcome
 from router.exchange import Exchange
 from router.fleet import Fleet
 from router.openai.stream import Folded
+from router.openai.whole import read_whole
 from router.policy.sentinel import MOST_ARGUMENTS, Counts, Defect, Sentinel, Suspicion, Watch, count, finish, fold
 
 PIECE = 1024  # characters handed in at once
@@ -155,11 +155,16 @@ class LiveSentinel:
         if not self.purse.opens(self._wall()):
             return
         self.purse.spend(ANSWER_US + CHARACTER_US * len(body))
-        document: Any = orjson.loads(body)
-        choices = document.get("choices") if isinstance(document, dict) else None
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-        if choice is not None:
-            self.count(backend.name, exchange.model, _judge_choice(choice))
+        whole = read_whole(orjson.loads(body))
+        if whole is not None:
+            watch = fold(Watch(), "", null_logprobs=whole.has_null_logprobs)
+            found = finish(
+                _folded(watch, whole.text),
+                finish_reason=whole.finish_reason,
+                tool_arguments=whole.tool_args,
+                has_tool_calls=whole.calls_tools,
+            )
+            self.count(backend.name, exchange.model, found)
 
     def on_event(self, event: Event) -> None:
         """A backend came back: it is looked at closely. What another build did becomes the model's history."""
@@ -217,21 +222,3 @@ def _folded(watch: Watch, whole: str) -> Watch:
 
 def _sum(one: Counts, two: Counts) -> Counts:
     return Counts(one.answers + two.answers, {d: one.defects.get(d, 0) + two.defects.get(d, 0) for d in Defect})
-
-
-def _judge_choice(choice: dict[str, Any]) -> frozenset[Defect]:
-    """The defects of a choice in a whole answer of chat or completions."""
-    message = choice.get("message")
-    source = message if isinstance(message, dict) else choice
-    texts = [source.get(name) for name in ("reasoning", "reasoning_content", "content", "text")]
-    watch = _folded(Watch(), "".join(text for text in texts if isinstance(text, str)))
-    calls = source.get("tool_calls")
-    functions = [c.get("function") for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
-    arguments = [f.get("arguments") for f in functions if isinstance(f, dict)]
-    reason = choice.get("finish_reason")
-    return finish(
-        watch,
-        finish_reason=reason if isinstance(reason, str) else None,
-        tool_arguments=[a for a in arguments if isinstance(a, str)],
-        has_tool_calls=bool(functions),
-    )

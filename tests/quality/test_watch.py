@@ -97,6 +97,29 @@ async def test_a_loop_that_comes_in_one_burst_is_found(world: World) -> None:
     assert await signs(world) == {"repetition"}
 
 
+FLOOD = "!" * 300
+WHOLE = {
+    "/v1/chat/completions": {"choices": [{"index": 0, "message": {"content": FLOOD}, "finish_reason": "stop"}]},
+    "/v1/completions": {"choices": [{"index": 0, "text": FLOOD, "finish_reason": "stop"}]},
+    "/v1/messages": {"type": "message", "content": [{"type": "text", "text": FLOOD}], "stop_reason": "end_turn"},
+    "/v1/responses": {
+        "object": "response",
+        "status": "completed",
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": FLOOD}]}],
+    },
+}
+
+
+@pytest.mark.parametrize("path", WHOLE)
+async def test_a_whole_answer_of_every_route_is_looked_at(world: World, path: str) -> None:
+    spark = world.backend("spark")
+    await world.start()
+    spark.script = lambda call: call.answer(200, WHOLE[path])
+    asked = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi", "max_tokens": 400}
+    await world.client().post(path, {"model": MODEL, **asked}).whole()
+    assert await signs(world) == {"flood"}
+
+
 async def test_arguments_of_parallel_tool_calls_are_read_apart(world: World) -> None:
     spark = world.backend("spark")
     await world.start()
