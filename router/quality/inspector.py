@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from router.backend import Backend
 from router.events import Bus, CanaryEnded, Notice
 from router.fleet import Fleet
 from router.helper import Helper
-from router.policy.facts import Grade, Health
+from router.policy.facts import Grade
 from router.policy.logprobs import Unscorable
 from router.policy.quality import Family, Reference, leaves_open, meet_fault
 from router.policy.scoring import Paired
@@ -25,10 +24,11 @@ from router.quality.check import Check
 from router.quality.guardian import Guardian
 from router.quality.kept import COMPARED, KeptAsker, plan_of
 from router.quality.ledger import Ledger
+from router.quality.patience import SETTLE_S, Left, Patience
 from router.quality.plan import Plan, Size, make_plan
 from router.quality.record import Baseline
 from router.quality.shelf import Shelf
-from router.quality.subject import Subject, Want, hindrance, scheme_of
+from router.quality.subject import Subject, Want, scheme_of
 from router.quality.trust import TRUSTED_GRADES, Chooser, Trust
 from router.quality.verdicts import Verdicts
 from router.vllm.identity import Identity
@@ -37,18 +37,6 @@ if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
-
-LOOK_S = 0.1  # between looks at whether a call came in while a question is asked
-SETTLE_S = 1.0  # after a broken question, before asking whether the backend lives
-
-
-class Left(Enum):
-    """How a question, or a whole check, was left."""
-
-    DONE = auto()
-    CALLED = auto()  # a call came in, or something else hinders it now: the rest goes on later
-    FAILED = auto()  # no answer came, and yet the backend lives
-    GONE = auto()  # the backend does not answer any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +74,7 @@ class Inspector:
         self._verdicts = verdicts
         self._subjects = subjects
         self._ledger = ledger
+        self._patience = Patience(fleet, guardian)
         self._chooser = Chooser(fleet, shelf, guardian, subjects, outside.identity, self._is_affordable)
         self._tokens: dict[tuple[str, str], tuple[int, ...]] = {}
         self.texts: tuple[ProbeText, ...] = ()
@@ -211,7 +200,7 @@ class Inspector:
             if fault is not None:
                 faults.append(fault)
 
-        left = await self._ask(warm(), [backend], subject, asker)
+        left = await self._patience.ask(warm(), [backend], subject, asker)
         for fault in faults:
             found = meet_fault(subject.quality, Family.PREFILL, "warm-up", fault, self._outside.wall())
             self._verdicts.take(subject, found)
@@ -233,7 +222,7 @@ class Inspector:
             watched = [backend] if living is None else [backend, living]
             begun, family = clock(), check.left[0].family
             check.quality = subject.quality
-            left = await self._ask(check.step(), watched, subject, check.asker)
+            left = await self._patience.ask(check.step(), watched, subject, check.asker)
             check.spent_s += clock() - begun
             if left is Left.DONE and check.is_shaken:
                 check.is_shaken = False
@@ -242,7 +231,7 @@ class Inspector:
             self._verdicts.take(subject, check.quality)
             self._raise_alarm(subject, check)
             if left in (Left.FAILED, Left.CALLED):
-                await self._mourn(check)
+                await self._patience.mourn(check)
             if left is Left.FAILED:
                 check.give_up("it did not answer in time")
                 check.trust = self._trust(subject, backend, check.declared_scheme)
@@ -251,33 +240,6 @@ class Inspector:
             if left in (Left.CALLED, Left.GONE):
                 return left
         return Left.DONE
-
-    async def _ask(
-        self,
-        question: Coroutine[Any, Any, None],
-        watched: Sequence[Backend],
-        subject: Subject,
-        asker: Asker | KeptAsker,
-    ) -> Left:
-        """Ask one question, and give it up where a call comes in: hanging up makes a vLLM drop its work."""
-        import httpx
-
-        task = asyncio.ensure_future(question)
-        try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=LOOK_S)
-                if not task.done() and any(b.leases or hindrance(self._fleet, b, subject.model) for b in watched):
-                    is_down = not watched[0].leases and watched[0].health.health is not Health.HEALTHY
-                    return Left.GONE if is_down else Left.CALLED
-            task.result()
-            return Left.DONE
-        except httpx.TransportError as problem:
-            log.info("%s left a question open: %r", subject.backend, problem)
-            await asyncio.sleep(SETTLE_S)
-            return Left.FAILED if await asker.is_alive() else Left.GONE
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def score_kept(self, subject: Subject, backend: Backend) -> bool:
         """Hold what a build answered alone against a reference that is there now; returns whether there was one.
@@ -300,12 +262,12 @@ class Inspector:
         try:
             while left is Left.DONE and check.left and clock() - begun < self._fleet.config.quality.quick_s:
                 check.quality = subject.quality
-                left = await self._ask(check.step(), [living] if living is not None else [], subject, kept)
+                left = await self._patience.ask(check.step(), [living] if living is not None else [], subject, kept)
                 self._verdicts.take(subject, check.quality)
         finally:
             self.running = None
         if left is not Left.DONE:
-            await self._mourn(check)
+            await self._patience.mourn(check)
         if left is not Left.CALLED:  # else it goes on when the reference is idle again
             subject.kept_against = trust.reference.build
         check.spent_s, check.quality = clock() - begun, subject.quality
@@ -319,15 +281,6 @@ class Inspector:
         if check.alarm and not check.is_alarm_raised:
             check.is_alarm_raised = True
             self._bus.emit(Notice(subject.backend, f"{subject.model}: {check.alarm}", alarm=True))
-
-    async def _mourn(self, check: Check) -> None:
-        """A question was left open: if the running reference died of it, it gets no more of that kind either."""
-        name, scorer = check.trust.living_name, check.trust.living
-        living = self._fleet.backends.get(name)
-        if scorer is None or living is None:
-            return
-        if living.health.health is not Health.HEALTHY or not await scorer.is_alive():
-            self._guardian.died(name, living.build, Family.PREFILL)
 
     # --- after ---
 

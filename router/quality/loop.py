@@ -26,8 +26,9 @@ from router.probes.texts import ProbeText, load_probes
 from router.quality.ask import Talents
 from router.quality.gate import Gates
 from router.quality.guardian import Guardian
-from router.quality.inspector import Inspector, Left, Outside
+from router.quality.inspector import Inspector, Outside
 from router.quality.ledger import Ledger
+from router.quality.patience import Left
 from router.quality.plan import Plan, Size
 from router.quality.shelf import Shelf
 from router.quality.subject import IDENTITY_S, QUIET_S, Subject, Want, Why, hindrance, idle_s
