@@ -1,6 +1,7 @@
 """Canaries in virtual time: what is flagged, what never is, and what a check costs those who have real calls."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -374,6 +375,21 @@ async def test_no_logprobs_are_ever_asked_over_a_long_context_and_a_short_call_c
     assert all(body.get("prompt_logprobs", body.get("logprobs")) <= 20 for body in with_logprobs)
     longest = max(len(str(body["messages"])) for body in asked if "messages" in body)
     assert (longest > 12_000) == (size is Size.FULL), "long contexts are tested by what is said after them"
+
+
+async def test_each_check_says_its_cost_before_its_first_question(world: CanaryWorld) -> None:
+    spark = world.spark("spark")
+    app = await world.open()
+    told: list[tuple[str, int]] = []
+    app.bus.subscribe(lambda event: told.append((event.message, len(spark.asked))), Notice)  # type: ignore[union-attr]
+    await world.checked("spark")
+    asked = len(spark.asked)
+    app.quality.ask("spark", MODEL, Size.FULL)
+    await world.checked("spark", 2)
+    (quick, before_quick), (full, before_full) = [one for one in told if " check of " in one[0]]
+    assert re.fullmatch(rf"quick check of {MODEL} begins, about \d+ s in \d+ steps: .*", quick)
+    assert re.fullmatch(rf"full check of {MODEL} begins, about \d+ s in \d+ steps: the operator asked", full)
+    assert (before_quick, before_full) == (1, asked), "nothing but the warm-up was asked before"
 
 
 async def test_the_budget_is_kept_by_a_server_that_restarts_all_the_time(world: CanaryWorld) -> None:
