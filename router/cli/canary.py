@@ -28,7 +28,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would 
 
 @app.callback()
 def _root() -> None:
-    """Known questions, scored answers: is a backend still right?"""
+    """Known questions, scored answers: is a backend still right?
+
+    Examples:
+
+        router canary show
+
+        router canary run spark-1-cutlass
+    """
 
 
 @app.command()
@@ -197,7 +204,12 @@ def details(one: dict[str, Any]) -> Table:
 
 @app.command()
 def allow(backend: Name, admin: AdminUrl = None) -> None:
-    """Ask a backend again what it died of before."""
+    """Ask a backend again what it died of before.
+
+    Example:
+
+        router canary allow spark-1-cutlass
+    """
     found = Admin(admin).post("/api/quality/allow", {"backend": backend})["allowed"]
     Console().print(f"{backend} is asked again: {', '.join(found)}" if found else f"{backend} was asked everything")
 

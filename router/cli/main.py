@@ -74,7 +74,16 @@ def _version(value: bool) -> None:
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """One OpenAI-compatible URL in front of every vLLM server on one or more DGX Sparks."""
+    """One OpenAI-compatible URL in front of every vLLM server on one or more DGX Sparks.
+
+    Examples:
+
+        router serve --backend http://spark-1:8000 --backend http://spark-2:8001
+
+        router demo
+
+        router status
+    """
 
 
 def main() -> None:

@@ -180,9 +180,11 @@ def explain(
 ) -> None:
     """Say why a recent call went where it went: candidates, numbers, reasons.
 
+    The id is in every answer's x-request-id header, in the log and on the dashboard.
+
     Example:
 
-        router explain $(curl -si localhost:8080/v1/chat/completions … | sed -n 's/^x-request-id: //p')
+        router explain 7f3c9a52e1d04b68
     """
     document = Admin(admin).get(f"/api/explain/{request_id}")
     if as_json:

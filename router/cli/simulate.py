@@ -41,7 +41,13 @@ def simulate(
 ) -> None:
     """Replay a trace against a described fleet: goodput, TTFT, TPOT, end to end, and who got what.
 
-    Exit code 0: done. 2: fleet, trace or policy cannot be used.
+    Exit code: 0 done, 2 fleet, trace or policy cannot be used.
+
+    Examples:
+
+        router simulate config/fleets/two-sparks-two-kernels.yaml
+
+        router simulate config/fleets/one-spark-three-kernels.yaml --policy predictive --html report.html
     """
     console = Console(stderr=as_json, highlight=False)
     names = policy or [*POLICIES, ORACLE]
