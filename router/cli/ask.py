@@ -17,13 +17,14 @@ AdminUrl = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
-NOT_REACHED, REFUSED = 3, 1
+NOT_REACHED, BAD_INPUT, REFUSED = 3, 2, 1
 
 
 class Admin:
     """The admin API of one router.
 
-    Ends the command with a sentence and an exit code where the router cannot be asked: 3 not reached, 1 refused.
+    Ends the command with a sentence and an exit code where the router cannot be asked: 3 not reached, 2 not a URL,
+    1 refused.
     """
 
     def __init__(self, url: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
@@ -35,14 +36,19 @@ class Admin:
         given = settings.admin_token
         self._file = settings.token_file
         token = given.get_secret_value() if given is not None else self._kept()
+        if not token.isascii():
+            fail("the admin token has letters beyond ASCII: no router wrote it; set ROUTER_ADMIN_TOKEN anew", REFUSED)
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=30.0, transport=transport, trust_env=False
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=self.url, headers=headers, timeout=30.0, transport=transport, trust_env=False
+            )
+        except httpx.InvalidURL as exc:
+            fail(f"{self.url} is no URL ({exc}); an admin side is given as http://HOST:PORT", BAD_INPUT)
 
     def _kept(self) -> str:
         try:
-            return self._file.read_text(encoding="ascii").strip()
+            return self._file.read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return ""
 
@@ -57,7 +63,9 @@ class Admin:
     def _ask(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> Any:
         try:
             answer = self._client.request(method, path, **options)
-        except httpx.TransportError as exc:
+        except httpx.UnsupportedProtocol:
+            fail(f"{self.url} is no URL of an admin side; it is given as http://HOST:PORT", BAD_INPUT)
+        except (httpx.TransportError, httpx.DecodingError) as exc:
             fail(f"no router answers at {self.url} ({exc}); is `router serve` running? --admin URL asks another one")
         if answer.status_code == 401:
             fail(
@@ -67,7 +75,11 @@ class Admin:
             )
         if answer.status_code >= 400 and answer.status_code not in accept:
             fail(_message(answer), REFUSED)
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError:
+            kind = answer.headers.get("content-type", "no type")
+            fail(f"what answers at {self.url} is not the admin side of a router ({kind}); --admin URL asks another one")
 
 
 def _message(answer: httpx.Response) -> str:
@@ -79,5 +91,5 @@ def _message(answer: httpx.Response) -> str:
 
 def fail(message: str, code: int = NOT_REACHED) -> NoReturn:
     """Say what is wrong on standard error and end the command."""
-    Console(stderr=True).print(f"[red]{message}[/red]", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
