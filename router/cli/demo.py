@@ -244,6 +244,8 @@ def welcome(stage: Stage) -> str:
     """Where everything is, and something to paste."""
     return (
         f"\nclients:    {stage.url}\ndashboard:  {stage.link}\n\n"
+        "for router status, top, explain, bench, … in another terminal:\n"
+        f"export ROUTER_ADMIN_URL={stage.admin_url} ROUTER_ADMIN_TOKEN={stage.token}\n\n"
         f"curl -N {stage.url}/chat/completions -H 'content-type: application/json' \\\n"
         f'  -d \'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "count to 20"}}]}}\'\n'
     )

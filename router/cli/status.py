@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from router.cli.ask import Admin, AdminUrl, AsJson
+
+UNBOUNDED = 10_000  # columns: how wide the table would like to be
 
 HEALTH_STYLES = {
     "healthy": "green",
@@ -63,8 +67,52 @@ def status(
             return
 
 
+class Fleet:
+    """The table of the fleet: a line for each backend and model where it fits, two where the terminal is narrow."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._backends = document["backends"]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The wide table, or the narrow one where the wide one would cut names and numbers."""
+        wide = _wide(self._backends)
+        needed = Measurement.get(console, options.update(width=UNBOUNDED), wide).maximum
+        kernels = [Text("KERNEL"), *(kernel(one) for one in self._backends)]
+        needed -= max(map(len, kernels)) - max(len(word) for text in kernels for word in text.plain.split())
+        yield wide if needed <= options.max_width else _narrow(self._backends)
+
+
 def screen(document: dict[str, Any]) -> RenderableType:
     """The whole fleet as one table, with a line for whatever wants attention."""
+    parts: list[RenderableType] = [_headline(document), Fleet(document)]
+    parts += [Text(line, style="red") for line in attention(document)]
+    return Group(*parts)
+
+
+def _rows(backends: list[dict[str, Any]]) -> Iterator[list[Text]]:
+    for one in backends:
+        for model in one["models"] or [None]:
+            yield _row(one, model)
+
+
+def _narrow(backends: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("BACKEND\nMODEL", "HEALTH\nQUALITY", "KERNEL"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("TOK/S\nPREFILL", "IN FLIGHT\nKV"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, model, health, observed, grade, speed, prefill, in_flight, kv in _rows(backends):
+        table.add_row(
+            Text("\n").join([name, model]),
+            Text("\n").join([health, grade]),
+            observed,
+            Text("\n").join([speed, prefill]),
+            Text("\n").join([in_flight, kv]),
+        )
+    return table
+
+
+def _wide(backends: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (
         ("BACKEND", "left"),
@@ -78,12 +126,9 @@ def screen(document: dict[str, Any]) -> RenderableType:
         ("KV", "right"),
     ):
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "KERNEL")
-    for one in document["backends"]:
-        for model in one["models"] or [None]:
-            table.add_row(*_row(one, model))
-    parts: list[RenderableType] = [_headline(document), table]
-    parts += [Text(line, style="red") for line in attention(document)]
-    return Group(*parts)
+    for row in _rows(backends):
+        table.add_row(*row)
+    return table
 
 
 def _headline(document: dict[str, Any]) -> Text:
@@ -101,7 +146,7 @@ def _headline(document: dict[str, Any]) -> Text:
     return text
 
 
-def _row(one: dict[str, Any], model: dict[str, Any] | None) -> list[RenderableType]:
+def _row(one: dict[str, Any], model: dict[str, Any] | None) -> list[Text]:
     health = Text(one["health"], style=HEALTH_STYLES.get(one["health"], ""))
     if one["loading_for_s"] is not None:
         eta = one["loading_eta_s"]
