@@ -82,8 +82,13 @@ def cost_of(call: CallFacts, one: Candidate, limits: RoutingLimits) -> Cost:
     slo = 0.0
     if limits.slo_ttft_s is not None and wait + prefill > limits.slo_ttft_s:
         slo += SLO_WEIGHT * (wait + prefill - limits.slo_ttft_s)
-    if limits.slo_tpot_s is not None and tpot > limits.slo_tpot_s:
-        slo += SLO_WEIGHT * call.output_tokens * (tpot - limits.slo_tpot_s)
+    if limits.slo_tpot_s is not None:
+        # Calls already there stand still while this prompt is computed, those still before their first content too
+        # (their turn comes first), and fall behind their promised pace. A short answer cannot make up for it, and how
+        # long each will be nobody knows: all of that time counts.
+        slo += SLO_WEIGHT * prefill * one.in_flight
+        if tpot > limits.slo_tpot_s:
+            slo += SLO_WEIGHT * call.output_tokens * (tpot - limits.slo_tpot_s)
     bonus = -STICKY_BONUS_S if one.sticky and limits.sticky else 0.0
     if one.ramp < 1.0:
         # It returns or is new: the share it may have yet is kept by asking more of it than it costs.

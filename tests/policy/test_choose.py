@@ -190,6 +190,23 @@ def test_a_promise_counts_where_time_alone_would_say_otherwise() -> None:
     assert chosen(call, [slow_start, quick_start], replace(LIMITS, slo_ttft_s=4.0)) == "quick start"
 
 
+def test_a_promised_pace_keeps_a_long_prompt_off_the_streams_that_it_would_hold_up() -> None:
+    long = CallFacts("m", 15_000.0, 250.0)
+    quick = backend("quick", 1, speed=replace(SPEED, tpot_a=0.010))
+    idle = backend("idle", speed=replace(SPEED, tpot_a=0.030))
+    assert chosen(long, [quick, idle]) == "quick"
+    assert chosen(long, [quick, idle], replace(LIMITS, slo_tpot_s=0.06)) == "idle"
+    short = replace(long, prompt_tokens=100.0)
+    assert chosen(short, [quick, idle], replace(LIMITS, slo_tpot_s=0.06)) == "quick"
+
+
+def test_a_call_still_before_its_first_content_is_held_up_too() -> None:
+    limits = replace(LIMITS, slo_tpot_s=0.06)
+    before = cost_of(CALL, backend("empty"), limits).slo
+    ahead = cost_of(CALL, replace(backend("prefilling", 1), decoding=0), limits).slo
+    assert before == 0.0 < ahead
+
+
 # --- exploration ---
 
 EXPLORING = RoutingLimits(exploration=0.1)
