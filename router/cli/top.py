@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -21,6 +21,10 @@ from router.cli.status import HEALTH_STYLES, attention, kernel
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 SHOWN_STEPS = 24  # of five seconds: two minutes
+WIDE_FROM = 136  # columns that every column of its own needs, with names of 18 letters
+
+Seen = list[tuple[dict[str, Any], dict[str, list[float | None]]]]
+"""What the router says of each backend, beside what it did in the last minutes."""
 
 
 def top(
@@ -57,6 +61,47 @@ def look(router: Admin) -> RenderableType:
 
 def screen(status: dict[str, Any], history: dict[str, Any]) -> RenderableType:
     """The table, a headline and what wants attention."""
+    rates = [latest(columns.get("tokens_per_s", [])) or 0.0 for _, columns in _beside(status, history)]
+    head = Text(f"{sum(rates):.0f} tok/s", style="bold")
+    head.append(f"   {status['calls_open']} calls open   {status['queued']} queued   q ends", style="not bold")
+    return Group(head, Text(), Fleet(status, history), *[Text(line, style="red") for line in attention(status)])
+
+
+class Fleet:
+    """The table of the fleet: a line for each backend where there is room, two where the terminal is narrow."""
+
+    def __init__(self, status: dict[str, Any], history: dict[str, Any]) -> None:
+        self._seen = _beside(status, history)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The wide table, or the narrow one."""
+        yield _wide(self._seen) if options.max_width >= WIDE_FROM else _narrow(self._seen)
+
+
+def _beside(status: dict[str, Any], history: dict[str, Any]) -> Seen:
+    return [(one, history["backends"].get(one["name"], {})) for one in status["backends"]]
+
+
+def _narrow(seen: Seen) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("BACKEND\nHEALTH", "KERNEL"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("TOK/S\nKV", "1 MIN", "TTFT\nTPOT", "IN FLIGHT\nWAITING"):
+        table.add_column(heading, justify="left" if heading == "1 MIN" else "right", no_wrap=True)
+    for one, columns in seen:
+        name, health, runs, rate, line, ttft, tpot, in_flight, waiting = _cells(one, columns)
+        table.add_row(
+            Text("\n").join([name, health]),
+            runs,
+            Text("\n").join([rate, Text("–" if one["kv_usage"] is None else f"{one['kv_usage']:.0%}")]),
+            line[-SHOWN_STEPS // 2 :],
+            Text("\n").join([ttft, tpot]),
+            Text("\n").join([in_flight, waiting]),
+        )
+    return table
+
+
+def _wide(seen: Seen) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name, right in (
         ("BACKEND", False),
@@ -70,22 +115,17 @@ def screen(status: dict[str, Any], history: dict[str, Any]) -> RenderableType:
         ("WAITING", True),
         ("KV", False),
     ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    rates = 0.0
-    for one in status["backends"]:
-        columns = history["backends"].get(one["name"], {})
-        rates += latest(columns.get("tokens_per_s", [])) or 0.0
-        table.add_row(*_row(one, columns))
-    head = Text(f"{rates:.0f} tok/s", style="bold")
-    head.append(f"   {status['calls_open']} calls open   {status['queued']} queued   q ends", style="not bold")
-    return Group(head, Text(), table, *[Text(line, style="red") for line in attention(status)])
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "KERNEL")
+    for one, columns in seen:
+        usage = one["kv_usage"]
+        kv = ProgressBar(total=1.0, completed=usage, width=10) if usage is not None else Text("–")
+        table.add_row(*_cells(one, columns), kv)
+    return table
 
 
-def _row(one: dict[str, Any], columns: dict[str, list[float | None]]) -> list[RenderableType]:
+def _cells(one: dict[str, Any], columns: dict[str, list[float | None]]) -> list[Text]:
     shown = one["intent"] if one["intent"] != "active" else one["health"]
     rates = columns.get("tokens_per_s", [])
-    usage = one["kv_usage"]
-    kv = ProgressBar(total=1.0, completed=usage, width=10) if usage is not None else Text("–")
     return [
         Text(one["name"]),
         Text(shown, style=HEALTH_STYLES.get(shown, "magenta")),
@@ -96,7 +136,6 @@ def _row(one: dict[str, Any], columns: dict[str, list[float | None]]) -> list[Re
         Text(_number(latest(columns.get("tpot_s", [])), "{:.1f} ms", 1000)),
         Text(str(one["in_flight"]), style="bold" if one["in_flight"] else "bright_black"),
         Text(_number(one["waiting"], "{:.0f}")),
-        kv,
     ]
 
 
