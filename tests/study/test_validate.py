@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.study.engine_fit import Machine, compare, fit, predict, solve, split
 from tests.study.sweep import CONCURRENCIES, PROMPT_TOKENS, Bursts, cells
-from tests.study.validate import median_error, render
+from tests.study.validate import median_error, render, repeat_error
 
 
 def made_by(machine: Machine) -> Bursts:
@@ -44,6 +44,17 @@ def test_a_page_about_an_engine_that_behaves_otherwise_says_that_the_goal_is_mis
     for cell, found in split(bursts)[1].items():
         bursts[cell] = [tuple(replace(call, ttft_s=call.ttft_s * 2, tpot_s=call.tpot_s * 2) for call in found[0])]
     assert "missed" in render(bursts, "nowhere")
+
+
+def test_the_page_says_how_far_the_real_engine_is_from_itself_or_that_nobody_knows() -> None:
+    bursts = made_by(Machine())
+    assert repeat_error(bursts) is None
+    assert "no cell was measured twice" in render(bursts, "nowhere")
+    for found in bursts.values():
+        slower = [replace(call, ttft_s=call.ttft_s * 1.25, tpot_s=call.tpot_s * 1.25) for call in found[0]]
+        found.append(tuple(slower))
+    assert repeat_error(bursts) == pytest.approx(0.2)
+    assert "beside itself: 20%" in render(bursts, "nowhere")
 
 
 def test_elimination_solves_a_system_whose_first_pivot_is_zero() -> None:

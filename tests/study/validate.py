@@ -13,13 +13,14 @@ import random
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tests.processes import free_port
 from tests.real.install import CannotRun, install
 from tests.real.servers import RealVllm, VllmOptions
 from tests.study.engine_fit import SHAPE, Machine, Row, compare, fit, split
-from tests.study.sweep import OUTPUT_TOKENS, Bursts, measure
+from tests.study.sweep import OUTPUT_TOKENS, Burst, Bursts, measure
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/simulator-validation.md"
@@ -69,6 +70,35 @@ def median_error(rows: Sequence[Row]) -> tuple[float, float, float]:
     return statistics.median(ttft + tpot), statistics.median(ttft), statistics.median(tpot)
 
 
+def repeat_error(bursts: Bursts) -> float | None:
+    """Return the median relative error with which one burst of a cell foretells its next; None without a second.
+
+    It is judged as the simulator is, over TTFT and TPOT: what the real engine, asked again, says of itself.
+    """
+    errors = []
+    for found in bursts.values():
+        means = [mean_of(burst) for burst in found]
+        for one, next_one in pairwise(means):
+            errors += [abs(said / seen - 1.0) for said, seen in zip(one, next_one, strict=True)]
+    return statistics.median(errors) if errors else None
+
+
+def mean_of(burst: Burst) -> tuple[float, float]:
+    """Return the mean TTFT and TPOT of a burst's calls."""
+    return statistics.fmean(call.ttft_s for call in burst), statistics.fmean(call.tpot_s for call in burst)
+
+
+def noise_text(bursts: Bursts) -> str:
+    """Say how well the real engine foretells itself, to be held beside the simulator's error."""
+    repeated = repeat_error(bursts)
+    if repeated is None:
+        return "How far the real engine is from itself is not known: no cell was measured twice."
+    return (
+        f"**The real engine beside itself: {repeated:.0%}**, the median error of one burst as a prediction of the next "
+        "in the same cell. Both bursts carry noise there, so an ideal prediction of one would be off by about 0.7 of it."
+    )
+
+
 def render(bursts: Bursts, machine_text: str) -> str:
     """Fit half of the cells, predict the others, and write the page about it."""
     shown, hidden = split(bursts)
@@ -89,6 +119,8 @@ Ran on: {machine_text}.
 
 **Median absolute error on the cells it was not shown: {error:.0%}** (goal: at most {GOAL:.0%}, {verdict}); TTFT
 {ttft:.0%}, TPOT {tpot:.0%}. On the cells it was fitted to: {median_error(fitted)[0]:.0%}.
+
+{noise_text(bursts)}
 
 ## Not shown to the fit
 
