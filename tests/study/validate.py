@@ -95,7 +95,7 @@ def noise_text(bursts: Bursts) -> str:
         return "How far the real engine is from itself is not known: no cell was measured twice."
     return (
         f"**The real engine beside itself: {repeated:.0%}**, the median error of one burst as a prediction of the next "
-        "in the same cell. Both bursts carry noise there, so an ideal prediction of one would be off by about 0.7 of it."
+        "in the same cell. Both bursts carry noise there, so an ideal prediction would be off by about 0.7 of it."
     )
 
 
