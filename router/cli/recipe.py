@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.configtypes import to_ports
-from router.errors import RouterError
+from router.errors import ConfigFault, RouterError
 from router.fleetfile import parse
 from router.recipes.imports import Imported
 from router.recipes.litellm import from_litellm
@@ -63,10 +63,10 @@ def recipe(
         if known:
             Console().print(table())
         elif litellm is not None:
-            taken = from_litellm(litellm.read_text("utf-8"), str(litellm))
+            taken = from_litellm(text_of(litellm), str(litellm))
             deliver(imported(taken, said), out, force, said)
         elif sparkrun is not None:
-            taken = from_sparkrun(sparkrun.read_text("utf-8"), str(sparkrun), host or ["spark-1"])
+            taken = from_sparkrun(text_of(sparkrun), str(sparkrun), host or ["spark-1"])
             deliver(imported(taken, said), out, force, said)
         else:
             wish = wished(chosen(model, weights_gib, scheme), kernel or ["auto"], vllm, ports)
@@ -125,6 +125,7 @@ def imported(taken: Imported, said: Console) -> dict[str, str]:
 
     Raises:
         FleetFault: what came out of it is no good fleet file.
+        ConfigFault: no backend is left.
     """
     stand_ins = dict.fromkeys(names_of_variables(taken.text), "http://stand-in")
     count = len(parse(taken.text, taken.source, stand_ins).backends)
@@ -133,7 +134,23 @@ def imported(taken: Imported, said: Console) -> dict[str, str]:
         said.print(f"[yellow]left out[/] {escape(str(item))}", soft_wrap=True)
     for line in dict.fromkeys(taken.to_do):
         said.print(f"[cyan]to do[/] {escape(line)}", soft_wrap=True)
+    if not count:
+        raise ConfigFault(f"{taken.source}: no backend is left of it, so no fleet file is written")
     return {"fleet.yaml": taken.text}
+
+
+def text_of(file: Path) -> str:
+    """Return what is in a file.
+
+    Raises:
+        ConfigFault: it cannot be read, or is no text.
+    """
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as fault:
+        raise ConfigFault(f"{file}: not UTF-8 text") from fault
+    except OSError as fault:
+        raise ConfigFault(f"{file}: {(fault.strerror or str(fault)).lower()}") from fault
 
 
 def names_of_variables(text: str) -> list[str]:

@@ -34,9 +34,11 @@ def from_sparkrun(text: str, source: str, hosts: Sequence[str]) -> Imported:
 
     Raises:
         FleetFault: it is no recipe.
-        ConfigFault: it needs more hosts than are named.
+        ConfigFault: it needs more hosts than are named, or its model is no name.
     """
     raw = opened(text, source, "model")
+    if not isinstance(raw["model"], str) or not raw["model"].strip():
+        raise ConfigFault(f"{source}: its model is no name: {raw['model']!r}")
     out = Imported(source)
     defaults = raw["defaults"] if isinstance(raw.get("defaults"), dict) else {}
     options = options_of(str(raw.get("command") or ""), {**defaults, "model": raw["model"]})
