@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from math import sqrt
 from pathlib import Path
 
 from router.sim.described import DescribedFleet, read_fleet
@@ -107,7 +108,7 @@ def interval(values: Sequence[float]) -> float:
     """Half the width of the 95 % interval of the mean."""
     if len(values) < 2:
         return float("nan")
-    return STUDENT.get(len(values), 2.1) * statistics.stdev(values) / len(values) ** 0.5
+    return STUDENT.get(len(values), 2.1) * statistics.stdev(values) / sqrt(len(values))
 
 
 def is_tied(ours: Sequence[float], theirs: Sequence[float], bigger_is_better: bool) -> bool:
@@ -162,10 +163,10 @@ def verdicts(where: str, load: float, results: dict[str, list[Summary]]) -> list
     by_good = statistics.mean(good) / statistics.mean(one.goodput for one in best) - 1.0
     by_end = statistics.mean(ends) / statistics.mean(one.end_mean_s for one in best) - 1.0
     near = by_good >= -0.05 and by_end <= 0.05
-    ratios = [
-        statistics.mean(good) / max(1e-9, statistics.mean(one.goodput for one in others[name]))
-        for name in ("least-in-flight", "round-robin")
-    ]
+    simple = [statistics.mean(one.goodput for one in others[name]) for name in ("least-in-flight", "round-robin")]
+    ratios, bounds = (
+        [statistics.mean(one.goodput for one in ones) / max(1e-9, each) for each in simple] for ones in (ours, best)
+    )
     is_goal = where.startswith(FLEETS[0]) and load == 0.8
     changed = [
         f"{name}: {statistics.mean(one.goodput for one in results[name]):.1%}, "
@@ -177,7 +178,8 @@ def verdicts(where: str, load: float, results: dict[str, list[Summary]]) -> list
         f"{load:.0%}",
         "yes" if not beaten else f"**missed**: {', '.join(beaten)}",
         f"{'yes' if near else '**missed**'} ({by_good:+.1%} goodput, {by_end:+.1%} end)",
-        f"{ratios[0]:.2f}, {ratios[1]:.2f}" + (" (**missed**)" if is_goal and min(ratios) < 1.3 else ""),
+        f"{ratios[0]:.2f}, {ratios[1]:.2f}{' (**missed**)' if is_goal and min(ratios) < 1.3 else ''}",
+        f"{bounds[0]:.2f}, {bounds[1]:.2f}",
         "; ".join(changed),
     ]
 
@@ -263,9 +265,11 @@ def study(traces: Path, seeds: int, calls: int, loads: Sequence[float], jobs: in
         "\n## Goals\n",
         "Predictive against the three others (best or tied: not worse by more than the paired 95 % interval), against "
         "the oracle (within 5 %), its goodput as a multiple of least-in-flight's and round-robin's (goal on one Spark "
-        "at 80 %: 1.3), and what becomes of it where the host term is believed half or twice as large.\n",
-        "| fleet, trace | load | best or tied | within 5 % of the oracle | times goodput | host term |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "at 80 %: 1.3) beside the oracle's own multiple, and what becomes of it where the host term is believed half "
+        "or twice as large. Where the oracle's own is below 1.3, it too misses the goal: the simple policies keep too "
+        "much at that load. Ours counts as missed nevertheless.\n",
+        "| fleet, trace | load | best or tied | within 5 % of the oracle | times goodput | the oracle's | host term |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
         *[f"| {' | '.join(row)} |" for row in goals],
         "\n## Sustained rates at 99 % goodput (calls a second)\n",
         f"The lowest rate that was tried is {LOWEST_RATE}: who shows it may not keep 99 % even there.\n",

@@ -42,6 +42,12 @@ def test_a_missed_goal_is_said_and_by_whom() -> None:
     assert "missed" not in row[4]
 
 
+def test_what_the_oracle_itself_reaches_stands_beside_our_multiple() -> None:
+    row = study.verdicts("anywhere", 0.8, results(predictive=0.72, least_in_flight=0.6, round_robin=0.48, oracle=0.96))
+    assert row[4].startswith("1.20, 1.50")
+    assert row[5] == "1.60, 2.00"  # 0.962 / 0.602, 0.962 / 0.482
+
+
 def test_each_row_of_a_table_is_whole() -> None:
     rows = study.load_table(results())
     assert len({row.count("|") for row in rows}) == 1
