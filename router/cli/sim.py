@@ -50,8 +50,12 @@ def sim(
         typer.secho(str(fault), fg="red", err=True)
         raise typer.Exit(2) from None
     build = replace(build, seed=seed, api_key=api_key, damage={"damage": damage} if damage else {})
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(build, host, port, host_name, load_s, log))
+    try:
+        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+            asyncio.run(_serve(build, host, port, host_name, load_s, log))
+    except OSError as fault:
+        typer.echo(f"cannot serve at {host}:{port}: {fault.strerror}; choose another with --port or --host", err=True)
+        raise typer.Exit(1) from None
 
 
 def _build(
