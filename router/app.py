@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import shutil
 import ssl
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from router.front import Front
 from router.gauges import names_of, snapshot_of
 from router.helper import Helper, one_process
 from router.history import History
+from router.loops.command import run as run_program
+from router.loops.gpu import GpuLoop, Run
 from router.loops.identity import IdentityLoop
 from router.loops.logsource import LogAccess
 from router.loops.probe import MakeClient, Prober, Reach, is_reachable, make_client
@@ -68,6 +71,8 @@ class Outside:
     client: MakeClient = make_client
     reach: Reach = is_reachable
     executor: Callable[[], Executor] = one_process
+    run: Run = run_program
+    which: Callable[[str], str | None] = shutil.which
 
 
 class App:
@@ -130,6 +135,7 @@ class App:
         self.helper = Helper(self.outside.executor)
         self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known, self.helper)
         self.bus.subscribe(self.identity.on_event, HealthChanged)
+        self.gpus = GpuLoop(self.fleet, self.outside.run, self.outside.which)
         self.quality = QualityLoop(
             self.fleet,
             self.bus,
@@ -182,6 +188,7 @@ class App:
         self.front.ready = True
         self.background(self.prober.run())
         self.background(self.quality.run())
+        self.background(self.gpus.run())
         if self.memory is not None:
             self.background(_every(60.0, self.memory.save))
         if self.history is not None:

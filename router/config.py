@@ -30,6 +30,7 @@ from router.configtypes import (
     Address,
     Count,
     CountOrNone,
+    GpuSource,
     LogSource,
     Machines,
     Names,
@@ -82,6 +83,8 @@ class BackendConfig(Section):
     """NVFP4 kernel that you believe it runs (`marlin`, `flashinfer_cutlass`, …); compared with what it really runs."""
     log: LogSource | None = None
     """Its log, which names the kernel: `docker:NAME`, `docker:NAME:/path`, `file:/path`, `ssh://HOST/path`."""
+    gpu: GpuSource = "auto"
+    """Its GPU's clock, heat and power: `auto` (nvidia-smi, if it is on this machine), `ssh://HOST` or `off`."""
     api_key: SecretStr | None = None
     """Key that the backend wants from us, from the environment: `${SPARK_1_KEY}`. Never leaves towards clients."""
     serves: Names = ()

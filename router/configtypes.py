@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 MOST_PORTS = 1024  # a range wider than this is a typing mistake, and too many doors to knock at
+SSH_TARGET = re.compile(r"ssh://(?P<target>(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_][\w.-]*)(?::(?P<port>\d{1,5}))?")
 
 
 def to_bytes(value: object) -> object:
@@ -120,6 +121,18 @@ def log_source(value: str) -> str:
     return value
 
 
+def gpu_source(value: str) -> str:
+    """Return where a GPU is read, if it is written in one of the ways that can be read."""
+    if value not in ("auto", "off") and SSH_TARGET.fullmatch(value) is None:
+        raise ValueError("a GPU is read by auto, off or ssh://[user@]HOST[:port]")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host of the fleet is this machine by its very name."""
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
 def host_of(url: object) -> str | None:
     """Return the machine in an address, None where it has none; this machine is `localhost` however it is written."""
     if not isinstance(url, str):
@@ -186,4 +199,5 @@ Ports = Annotated[tuple[int, ...], BeforeValidator(to_ports, json_schema_input_t
 Address = Annotated[str, AfterValidator(plain_url)]
 KeyHash = Annotated[str, AfterValidator(key_hash)]
 LogSource = Annotated[str, AfterValidator(log_source)]
+GpuSource = Annotated[str, AfterValidator(gpu_source)]
 WebAddress = Annotated[str, AfterValidator(web_address)]

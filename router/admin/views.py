@@ -46,6 +46,7 @@ def backend_view(app: App, backend: Backend) -> dict[str, Any]:
         "address": str(backend.pool.address),
         "url": _url(backend),
         "hosts": [host.name for host in backend.hosts],
+        "gpus": [gpu_view(app, host.name) for host in backend.hosts],
         "kind": backend.config.kind,
         "health": backend.health.health.value,
         "health_reason": backend.health.reason,
@@ -71,6 +72,13 @@ def backend_view(app: App, backend: Backend) -> dict[str, Any]:
         "loading_eta_s": backend.load_eta_s if loading else None,
         "models": [serving_view(model, serving, now) for model, serving in backend.serving.items()],
     }
+
+
+def gpu_view(app: App, host: str) -> dict[str, Any]:
+    """The newest reading of a machine's GPU, or why there is none."""
+    reading, unread = app.gpus.readings.get(host), app.gpus.unread.get(host)
+    detail = unread.detail if unread is not None else ""
+    return {"host": host, "reading": asdict(reading) if reading is not None else None, "detail": detail}
 
 
 def _url(backend: Backend) -> str:

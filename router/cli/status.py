@@ -220,6 +220,8 @@ def details(one: dict[str, Any]) -> RenderableType:
     ):
         value = one[key]
         table.add_row(key.replace("_", " "), escape(", ".join(value) if isinstance(value, list) else _said(value)))
+    for gpu in one["gpus"]:
+        table.add_row(f"gpu of {gpu['host']}", gpu_line(gpu))
     table.add_row("kernel", kernel(one))
     table.add_row("", escape(one["kernel_detail"]))
     for model in one["models"]:
@@ -235,6 +237,18 @@ def details(one: dict[str, Any]) -> RenderableType:
         for name, one_of in model.get("calibration", {}).items():
             table.add_row(f"predicted {name}", calibrated(one_of))
     return table
+
+
+def gpu_line(gpu: dict[str, Any]) -> Text:
+    """What was read of a GPU, red where its clock is held back; or why nothing was."""
+    reading = gpu["reading"]
+    if reading is None:
+        return Text(gpu["detail"] or "not read", style="bright_black")
+    units = (("clock_mhz", "MHz"), ("temperature_c", "°C"), ("power_w", "W"))
+    text = Text(", ".join(f"{reading[key]:.0f} {unit}" for key, unit in units if reading[key] is not None))
+    if reading["capped_by"]:
+        text.append(f" (clock-capped: {', '.join(reading['capped_by'])})", style="red")
+    return text
 
 
 def _said(value: object) -> str:

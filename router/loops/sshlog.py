@@ -61,11 +61,16 @@ async def read_journal(journalctl: str, unit: str) -> bytes:
     raise _unreadable(output, f"journal of {unit}")
 
 
-async def _read(ssh: str, target: str, port: int | None, command: list[str], what: str) -> bytes:
+def words(target: str, port: int | None, command: str) -> list[str]:
+    """Give ssh's arguments for a command over there: no terminal, no prompt, soon given up."""
     options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}"]
     if port is not None:
         options += ["-p", str(port)]
-    output = await run(ssh, *options, "--", target, shlex.join(command))
+    return [*options, "--", target, command]
+
+
+async def _read(ssh: str, target: str, port: int | None, command: list[str], what: str) -> bytes:
+    output = await run(ssh, *words(target, port, shlex.join(command)))
     if output.code in (0, None):
         return output.text
     raise _unreadable(output, what)

@@ -3,6 +3,7 @@
 import pytest
 
 from router.events import IntentChanged, QualityChanged, Reloaded
+from router.vllm.gpu import GpuReading
 from tests.admin.conftest import AdminWorld
 from tests.fakes import MODEL
 
@@ -21,6 +22,19 @@ async def test_the_status_names_every_backend_and_model(world: AdminWorld) -> No
     assert status["models"][0]["usable"] == ["marlin", "cutlass"]
     speed = status["backends"][0]["models"][0]["speed"]
     assert speed["decode_rate"]["samples"] == 0
+
+
+async def test_a_backend_shows_the_gpu_of_its_machine_or_why_not(world: AdminWorld) -> None:
+    async with await world.admin("marlin") as admin:
+        host = world.app.fleet.backends["marlin"].hosts[0].name
+        await world.app.gpus.look()
+        unread = (await admin.get("/api/backends/marlin")).json()["gpus"]
+        world.app.gpus.readings[host] = GpuReading(1400.0, None, 88.0, 30.0, ("power cap",))
+        read = (await admin.get("/api/backends/marlin")).json()["gpus"]
+    assert unread[0]["reading"] is None
+    assert unread[0]["detail"].startswith("not read:")
+    assert read[0]["reading"]["temperature_c"] == 88.0
+    assert read[0]["reading"]["capped_by"] == ["power cap"]
 
 
 async def test_a_call_is_listed_and_explained(world: AdminWorld) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from router.cli.status import Fleet
+from router.cli.status import Fleet, gpu_line
 
 
 def backend(name: str, declared: str, observed: str) -> dict[str, Any]:
@@ -49,3 +49,9 @@ def test_nothing_is_cut_at_the_widths_people_have(width: int) -> None:
 
 def test_each_backend_is_one_line_where_the_terminal_is_wide_and_two_where_it_is_narrow() -> None:
     assert [len(shown(width).splitlines()) for width in (160, 80)] == [3, 6]
+
+
+def test_a_gpu_shows_what_it_tells_and_that_its_clock_is_held_back() -> None:
+    reading = {"clock_mhz": 1400.0, "temperature_c": 88.0, "power_w": None, "capped_by": ["power cap"]}
+    assert gpu_line({"reading": reading, "detail": ""}).plain == "1400 MHz, 88 °C (clock-capped: power cap)"
+    assert gpu_line({"reading": None, "detail": "not read: no ssh"}).plain == "not read: no ssh"

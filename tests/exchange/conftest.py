@@ -38,7 +38,7 @@ class World:
         async def reach(host: str) -> bool:
             return host not in self.off
 
-        outside = Outside(wall, draw, self.network.dial, control_client(self.backends), reach)
+        outside = Outside(wall, draw, self.network.dial, control_client(self.backends), reach, which=lambda _: None)
         self.app = App(config or self.config(), self.loop, outside)
         self.app.bus.subscribe(self.events.append)
         await self.app.start()
