@@ -1,7 +1,8 @@
 # One router in one image: docker build -t spark-router . && docker run -p 8080:8080 -p 8081:8081 spark-router serve --backend http://spark-1:8000
-# The same file builds on x86-64 and aarch64 (a Spark): every dependency has wheels for both, nothing is compiled.
+# The same file builds on x86-64 and aarch64 (a Spark): every dependency has wheels for both, nothing is compiled. The newest
+# Python on purpose: a call costs a third less than on an unoptimised 3.11.
 
-FROM python:3.12-slim AS build
+FROM python:3.14-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY deploy/constraints.txt deploy/constraints.txt
@@ -9,7 +10,7 @@ COPY router router
 RUN python -m venv /opt/router \
  && /opt/router/bin/pip install --no-cache-dir --disable-pip-version-check --constraint deploy/constraints.txt .
 
-FROM python:3.12-slim
+FROM python:3.14-slim
 LABEL org.opencontainers.image.title="spark-router" \
       org.opencontainers.image.description="One OpenAI-compatible URL in front of every vLLM server on one or more DGX Sparks"
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/router router \
