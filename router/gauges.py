@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from router.backend import Backend
 from router.fleet import Fleet
-from router.metrics import BackendGauges, ModelGauges, Names, Snapshot
+from router.metrics import BackendGauges, GpuGauges, ModelGauges, Names, Snapshot
+from router.vllm.gpu import GpuReading
 
 if TYPE_CHECKING:
     from router.app import App
@@ -23,6 +24,7 @@ def snapshot_of(app: App) -> Snapshot:
     fleet = app.fleet
     return Snapshot(
         backends=tuple(_backend(backend) for backend in fleet.backends.values()),
+        gpus=tuple(_gpu(host, reading) for host, reading in app.gpus.readings.items()),
         usable={model: sum(fleet.can_serve(backend, model) for backend in pool) for model, pool in fleet.pools.items()},
         queued=app.front.dispatch.queued_by_model(),
         connections={
@@ -34,6 +36,11 @@ def snapshot_of(app: App) -> Snapshot:
         events_lost=app.bus.lost,
         log_lines_dropped=app.logs.dropped if app.logs is not None else 0,
     )
+
+
+def _gpu(host: str, reading: GpuReading) -> GpuGauges:
+    hertz = reading.clock_mhz * 1e6 if reading.clock_mhz is not None else None
+    return GpuGauges(host, hertz, reading.temperature_c, reading.power_w, reading.is_capped)
 
 
 def _backend(backend: Backend) -> BackendGauges:

@@ -24,7 +24,7 @@ from router.events import (
     QualityChanged,
     Reloaded,
 )
-from router.metrics import FAMILIES, BackendGauges, Metrics, ModelGauges, Names, Snapshot
+from router.metrics import FAMILIES, BackendGauges, GpuGauges, Metrics, ModelGauges, Names, Snapshot
 from router.metrics.counters import MOST_SERIES, Counters
 from router.metrics.families import SUSPICIONS, TTFT_BUCKETS
 from router.metrics.text import Histogram, series, slices
@@ -67,6 +67,7 @@ SNAPSHOT = Snapshot(
         ),
         BackendGauges("spark-2", Health.OFF, Intent.DRAINING, (ModelGauges("smol"),)),
     ),
+    gpus=(GpuGauges("box-1", 1.4e9, 88.0, None, True), GpuGauges("box-2")),
     usable={"smol": 1, "gpt": 0},
     queued={"smol": 0, "gpt": 0},
     connections={"client": 0, "backend": 0},
@@ -183,6 +184,15 @@ def test_what_a_backend_did_not_say_is_absent_not_zero() -> None:
     assert value(m, "router_vllm_kv_usage_ratio", backend="spark-2") is None
     assert value(m, "router_speed_tpot_base_seconds", backend="spark-1", model="smol") == 0.02
     assert value(m, "router_speed_tpot_base_seconds", backend="spark-2", model="smol") is None
+
+
+def test_a_gpu_shows_what_it_tells_in_base_units() -> None:
+    m = metrics()
+    assert value(m, "router_gpu_clock_hertz", host="box-1") == 1.4e9
+    assert value(m, "router_gpu_temperature_celsius", host="box-1") == 88.0
+    assert value(m, "router_gpu_power_watts", host="box-1") is None
+    assert value(m, "router_gpu_clock_capped", host="box-1") == 1
+    assert value(m, "router_gpu_clock_capped", host="box-2") == 0
 
 
 def test_a_kernel_mismatch_is_one_series_a_backend_and_goes_when_mended() -> None:

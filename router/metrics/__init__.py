@@ -2,7 +2,7 @@
 
 from router.metrics.core import Metrics
 from router.metrics.families import FAMILIES, Family
-from router.metrics.snapshot import BackendGauges, ModelGauges, Names, Snapshot, SnapshotSource
+from router.metrics.snapshot import BackendGauges, GpuGauges, ModelGauges, Names, Snapshot, SnapshotSource
 from router.metrics.text import CONTENT_TYPE
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "FAMILIES",
     "BackendGauges",
     "Family",
+    "GpuGauges",
     "Metrics",
     "ModelGauges",
     "Names",

@@ -210,7 +210,17 @@ def _fleet(snapshot: Snapshot) -> Iterator[tuple[Family, Rows]]:
     yield f.VLLM_KV, [((b.name,), b.kv_usage) for b in backends if b.kv_usage is not None]
     yield f.USABLE, [((model,), n) for model, n in snapshot.usable.items()]
     yield f.QUEUED, [((model,), n) for model, n in snapshot.queued.items()]
+    yield from _gpus(snapshot)
     yield from _models(backends)
+
+
+def _gpus(snapshot: Snapshot) -> Iterator[tuple[Family, Rows]]:
+    """The gauges of machines; a machine whose GPU is not read has none."""
+    gpus = snapshot.gpus
+    yield f.GPU_CLOCK, [((one.host,), one.clock_hz) for one in gpus if one.clock_hz is not None]
+    yield f.GPU_TEMPERATURE, [((one.host,), one.temperature_c) for one in gpus if one.temperature_c is not None]
+    yield f.GPU_POWER, [((one.host,), one.power_w) for one in gpus if one.power_w is not None]
+    yield f.GPU_CAPPED, [((one.host,), int(one.is_capped)) for one in gpus]
 
 
 def _models(backends: tuple[BackendGauges, ...]) -> Iterator[tuple[Family, Rows]]:

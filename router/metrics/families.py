@@ -142,6 +142,12 @@ SPEC_ACCEPTANCE = _family(
     "Share of the drafted tokens that speculative decoding accepted, when it last drafted.",
 )
 VLLM_KV = _family("vllm_kv_usage_ratio", "gauge", "backend", "Used share of the KV cache (0 to 1), as it said last.")
+GPU_CLOCK = _family("gpu_clock_hertz", "gauge", "host", "Clock of a machine's GPU (SM), as nvidia-smi said last.")
+GPU_TEMPERATURE = _family("gpu_temperature_celsius", "gauge", "host", "Temperature of a machine's GPU, likewise.")
+GPU_POWER = _family("gpu_power_watts", "gauge", "host", "Power that a machine's GPU draws, likewise.")
+GPU_CAPPED = _family(
+    "gpu_clock_capped", "gauge", "host", "1 where power, heat or the operator held the GPU's clock back, else 0."
+)
 PREFILL_RATE = _family(
     "speed_prefill_tokens_per_second", "gauge", "backend model", "Learned prefill rate for tokens not in its cache."
 )

@@ -38,6 +38,17 @@ class BackendGauges:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuGauges:
+    """One machine's GPU as it was read last; what it did not tell is None."""
+
+    host: str
+    clock_hz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    is_capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that is read at a scrape and not counted by events.
 
@@ -46,6 +57,7 @@ class Snapshot:
     """
 
     backends: tuple[BackendGauges, ...] = ()
+    gpus: tuple[GpuGauges, ...] = ()
     usable: Mapping[str, int] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
     connections: Mapping[str, int] = field(default_factory=dict)
