@@ -73,8 +73,10 @@ class Machine:
     missed: tuple[str, ...] = ()  # sentences: what could not be reached, why, what to do
 
 
-def server_of(host: str, port: int, models: Answer, version: Answer, alive: Answer) -> Server | str | None:
-    """What listens there, from its answers on /v1/models, /version and /livez.
+def server_of(
+    host: str, port: int, models: Answer, version: Answer, alive: Answer, info: Answer | None = None
+) -> Server | str | None:
+    """What listens there, from its answers on /v1/models, /version and /livez, and on /info where it has no models.
 
     Returns:
         A server; a sentence where somebody listens who is none; None where nobody does.
@@ -89,6 +91,11 @@ def server_of(host: str, port: int, models: Answer, version: Answer, alive: Answ
         cards = parse_models(models.body) if models.status == 200 else ()
     except ValueError:
         cards = ()
+    if not cards and info is not None and (model := _embedded(info)) is not None:
+        return (
+            f"{host}:{port} is text-embeddings-inference with {model}: left out, as it has no /v1/models to say "
+            "what it serves; vLLM serves embedding models too (vllm serve MODEL --runner pooling)"
+        )
     if not cards:
         return f"{host}:{port} answers {models.status} on /v1/models: no server of models, or it has none loaded"
     names, owners = tuple(card.id for card in cards), {card.owned_by or "" for card in cards}
@@ -99,6 +106,17 @@ def server_of(host: str, port: int, models: Answer, version: Answer, alive: Answ
             return Server(host, port, models=names)
     maker = next((known for word, known in _MAKERS.items() if word in owners), "an OpenAI-compatible server")
     return Server(host, port, "openai", names, None, maker)
+
+
+def _embedded(info: Answer) -> str | None:
+    """The model of a text-embeddings-inference server, from its /info; None where that is none of its."""
+    try:
+        said = orjson.loads(info.body) if info.status == 200 else None
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or "model_type" not in said or not isinstance(said.get("model_id"), str):
+        return None
+    return "".join(letter if letter.isprintable() else " " for letter in said["model_id"])[:120]
 
 
 _MAKERS = {"llamacpp": "llama.cpp", "sglang": "SGLang", "library": "Ollama", "organization_owner": "LM Studio"}

@@ -65,11 +65,13 @@ async def _server(
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     async with gate:
         models = await get(f"{base}/v1/models")
-        version = alive = Answer()
+        version = alive = info = Answer()
         if models.status == 200:
             version, alive = await get(f"{base}/version"), await get(f"{base}/livez")
+        elif models.status == 404:
+            info = await get(f"{base}/info")
     seen()
-    found = server_of(host, port, models, version, alive)
+    found = server_of(host, port, models, version, alive, info)
     if isinstance(found, str) and models.failure.startswith(("has a name", "did not answer", "cannot be reached")):
         return f"{host} {models.failure}"  # said once for the machine, not for each port
     return found

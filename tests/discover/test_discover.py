@@ -206,3 +206,19 @@ def test_where_nobody_listens_it_says_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["discover", "127.0.0.1", "--ports", "1", "--no-docker"], env=dict(os.environ))
     assert done.exit_code == 1
     assert "nobody listens" in done.output
+
+
+TEI = b'{"model_id":"BAAI/bge-m3","model_type":{"embedding":{"pooling":"cls"}},"max_input_length":8192}'
+
+
+async def test_an_embeddings_server_that_lists_no_models_is_named_and_left_out_with_the_reason() -> None:
+    network = Network({"spark": {8000: VLLM, 8001: {"/v1/models": Answer(404), "/info": Answer(200, TEI)}}})
+    (machine,) = await network.found("spark")
+    assert [server.port for server in machine.servers] == [8000]
+    assert "spark:8001 is text-embeddings-inference with BAAI/bge-m3: left out" in machine.missed[0]
+
+
+@given(st.binary() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.sampled_from(
+    ["model_id", "model_type"]), x)).map(lambda x: json.dumps(x).encode()))
+def test_any_answer_on_info_is_read_without_an_error(body: bytes) -> None:
+    assert isinstance(server_of("spark", 8001, Answer(404), Answer(), Answer(), Answer(200, body)), str)
