@@ -16,7 +16,7 @@ PORTS = (*range(8000, 8011), 8080, 1234, 5000, 11434, 30000)
 
 _PUBLISHED = re.compile(r"(?:[\d.]+|\[[0-9a-f:]*\]|):?(\d+)(?:-(\d+))?->")
 _PORT_FLAG = re.compile(r"--port[= ]+(\d{1,5})\b")
-_SERVES = re.compile(r"\b(?:vllm|sglang|llama-server|sparkrun|api_server)\b")
+_SERVES = re.compile(r"(?<![a-z])(?:vllm|sglang|llama-server|sparkrun|api_server)(?![a-z])")  # vllm_node too
 
 
 @dataclass(frozen=True, slots=True)

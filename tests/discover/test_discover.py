@@ -222,3 +222,11 @@ async def test_an_embeddings_server_that_lists_no_models_is_named_and_left_out_w
     ["model_id", "model_type"]), x)).map(lambda x: json.dumps(x).encode()))
 def test_any_answer_on_info_is_read_without_an_error(body: bytes) -> None:
     assert isinstance(server_of("spark", 8001, Answer(404), Answer(), Answer(), Answer(200, body)), str)
+
+
+@pytest.mark.parametrize("name", ["sparkrun_ab12_solo", "vllm_node"])
+def test_a_container_that_sleeps_while_another_command_serves_in_it_is_written_as_the_log(name: str) -> None:
+    container = Container(name, "some/image", "sleep infinity", on_host_network=True)
+    server = Server("spark-2", 8000, models=("nano",))
+    machine = Machine("spark-2", (server,), (container,), "ssh+docker://spark-2/")
+    assert f"    log: ssh+docker://spark-2/{name}\n" in write.entry(machine, server)
