@@ -44,6 +44,17 @@ class Phase(StrEnum):
     COMMITTED = "committed"  # the client has bytes of this answer
 
 
+def settled(fault: BaseException) -> None:
+    """Drop the traceback of a fault that is kept as a value, and of what led to it.
+
+    A traceback holds its frames, and they hold the call with its whole body: a cycle that only the collector frees.
+    """
+    before: BaseException | None = fault
+    while before is not None:
+        before.__traceback__ = None
+        before = before.__context__
+
+
 class RouterError(Exception):
     """Base of every fault.
 

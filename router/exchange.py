@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from router import headers
 from router.backend import Backend
 from router.continuation import Emitted, Spliced
-from router.errors import BackendFault, FailureKind, NoBackend, Phase, RouterError
+from router.errors import BackendFault, FailureKind, NoBackend, Phase, RouterError, settled
 from router.events import Attempt, AttemptFailed, CallEnded, Outcome
 from router.openai import errors as shapes
 from router.openai.answer import read_answer
@@ -159,6 +159,9 @@ class Exchange:
                     self.answered = answered
             except BackendFault as caught:
                 fault, said = caught, None
+            settled(fault)
+            if self.answered is not None:
+                settled(self.answered)
             if not self._goes_on(call, backend, fault, said):
                 self._give_up(fault)
                 return

@@ -132,6 +132,7 @@ class MemoryTransport(asyncio.Transport):
         if not self._lost:
             self._lost = self._closing = True
             self._protocol.connection_lost(exc)
+            self._protocol = asyncio.BaseProtocol()  # a real transport forgets it too
             self._soon()
 
 

@@ -93,6 +93,7 @@ _BUFFER = memoryview(bytearray(READ_BYTES))
 can bring a slow client."""
 
 
+_SPENT: Final = httptools.HttpResponseParser(object())  # of a connection that is gone
 _CLOSE: Final = Framing.CLOSE  # bound once: before Python 3.12, `Framing.CLOSE` is a function call
 
 
@@ -230,6 +231,7 @@ class BackendConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone: the end of an unframed body, or a failure."""
         self._pool.lost(self)
+        self._parser = _SPENT  # a parser knows its connection: nothing that is over may wait for the collector
         sink = self._sink
         if sink is None:
             return

@@ -99,6 +99,7 @@ class _State(Enum):
     CLOSED = "closed"
 
 
+_SPENT: Final = httptools.HttpRequestParser(object())  # of a connection that is gone
 # Bound once: before Python 3.12, every `_State.X` is a function call.
 _IDLE: Final = _State.IDLE
 _READING: Final = _State.READING
@@ -227,6 +228,7 @@ class ClientConnection:
         self._drop_body()
         self._pending.clear()
         self._state = _CLOSED
+        self._parser = _SPENT  # a parser knows its connection: nothing that is over may wait for the collector
         self.left = True
         leave, self.on_leave = self.on_leave, None
         self.on_pause = self.on_resume = None
