@@ -10,11 +10,10 @@ import asyncio
 import logging
 import random
 import shutil
-import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -51,6 +50,7 @@ from router.openai.routes import ROUTES
 from router.quality.loop import QualityLoop
 from router.quality.watch import LiveSentinel
 from router.remember import Memory
+from router.tls import Certificates
 from router.wire.client import Address, Dial, Pool, dial_socket
 from router.wire.server import Server, ServerLimits
 
@@ -117,7 +117,7 @@ class App:
         self.ticker.extra.append(lambda: finish_drains(self.fleet, self.bus))
         self.started_at = self.outside.wall()
         self._config = config
-        self._tls: dict[tuple[str | None, bool], ssl.SSLContext] = {}
+        self.certificates = Certificates()
         self._ports: dict[str, int] = {}
         self._listener: asyncio.Server | None = None
         self._loops: list[asyncio.Task[Any]] = []
@@ -173,7 +173,7 @@ class App:
             OSError: it cannot be bound.
         """
         self._listener = await self.loop.create_server(
-            self.server.protocol, host, port, backlog=4096, ssl=_client_tls(self._config)
+            self.server.protocol, host, port, backlog=4096, ssl=self.certificates.for_clients(self._config.access)
         )
         return int(self._listener.sockets[0].getsockname()[1])
 
@@ -250,6 +250,7 @@ class App:
         """Make a checked config the one in force."""
         added, removed, changed = self.fleet.apply(config)
         self._config = config
+        self._renew_certificates(config)
         self.server.limits = server_limits(config)
         self.front.configured()
         self.metrics.allow(names_of(self.fleet, _ROUTE_NAMES))
@@ -261,6 +262,18 @@ class App:
             for name in (*added, *changed):
                 self.prober.ask(self.fleet.backends[name])
         return event
+
+    def _renew_certificates(self, config: FleetConfig) -> None:
+        """A file may hold another certificate by now, under the same name: new connections go by that one."""
+        if not self.certificates.renew(config.access):
+            self.bus.emit(
+                Notice("access.tls_cert", "turning https on or off takes a restart of the router", alarm=True)
+            )
+        for backend in self.fleet.backends.values():
+            address = backend.pool.address
+            if address.tls is not None:
+                tls = self.certificates.to_backend(backend.config.tls_ca, backend.config.tls_verify)
+                backend.pool.address = replace(address, tls=tls)
 
     def _notify(self, config: NotifyConfig) -> None:
         """Tell the operator's phone, where the fleet file says so; a reload may say otherwise."""
@@ -342,10 +355,8 @@ class App:
         if url.startswith("unix:"):
             return Address(path=url.removeprefix("unix:"))
         parts = urlsplit(url)
-        tls = None
-        if parts.scheme == "https":
-            key = (config.tls_ca, config.tls_verify)
-            tls = self._tls.get(key) or self._tls.setdefault(key, _backend_tls(*key))
+        is_https = parts.scheme == "https"
+        tls = self.certificates.to_backend(config.tls_ca, config.tls_verify) if is_https else None
         return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
 
 
@@ -353,25 +364,6 @@ async def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
         work()
-
-
-def _backend_tls(ca: str | None, verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _client_tls(config: FleetConfig) -> ssl.SSLContext | None:
-    access = config.access
-    if access.tls_cert is None or access.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(Path(access.tls_cert), Path(access.tls_key))
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def server_limits(config: FleetConfig) -> ServerLimits:

@@ -18,6 +18,7 @@ from router.listen import bind
 from router.logs import LogFormat, Logs
 from router.logs.sink import ThreadSink
 from router.settings import Settings
+from router.tls import check
 
 log = logging.getLogger("router")
 
@@ -46,7 +47,7 @@ def read_fleet(settings: Settings, urls: tuple[str, ...]) -> FleetConfig:
         fleet = load(settings.config, os.environ)
     else:
         raise ConfigFault("which servers? router serve --backend http://spark-1:8000, or --config FILE")
-    return fleet.model_copy(update={"passive": True}) if settings.passive else fleet
+    return check(fleet.model_copy(update={"passive": True}) if settings.passive else fleet)
 
 
 def make_logs(settings: Settings, log_format: str) -> Logs:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from router.cli.check import check, checked
+from router.cli.check import MISTAKES, check, checked
 from router.names import Name, look_up, why_not
 
 KNOWN = {"spark-1": ("192.168.1.10",), "localhost": ("127.0.0.1", "::1")}
@@ -121,3 +121,13 @@ def test_the_command_prints_the_schema_and_asks_for_a_file() -> None:
     app.command()(check)
     assert json.loads(CliRunner().invoke(app, ["--schema"]).stdout)["$defs"]
     assert CliRunner().invoke(app, [], env={"ROUTER_CONFIG": ""}).exit_code == 2
+
+
+def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("garbage")
+    file = tmp_path / "fleet.yaml"
+    file.write_text(f"backends:\n  - {{name: spark, url: 'https://127.0.0.1:1', tls_ca: {tmp_path / 'ca.pem'}}}\n")
+    console = Console(width=200, file=io.StringIO())
+    assert checked(file, {}, None, False, console) == MISTAKES
+    assert isinstance(console.file, io.StringIO)
+    assert f"{tmp_path / 'ca.pem'} holds no certificate" in console.file.getvalue()

@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.config import FleetConfig
+from router.errors import ConfigFault
 from router.fleetfile import FleetFault, json_schema, load
 from router.names import Name, Resolver, look_up, runs_in_container, system_resolver
+from router.tls import check as check_certificates
 from router.vllm.kernels import Kernel, kernel_of
 
 FINE, MISTAKES, NOTHING_CHECKED = 0, 1, 2
@@ -76,6 +78,11 @@ def checked(
     for line in hints(config, file.read_text("utf-8-sig")):
         console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
     lost = [f"{path}: there is no file {name}" for path, name in named_files(config) if not Path(name).is_file()]
+    if not lost:
+        try:
+            check_certificates(config)
+        except ConfigFault as fault:
+            lost = [fault.message]
     for line in lost:
         console.print(f"[red]{escape(line)}[/]", soft_wrap=True)
     if resolver is None:

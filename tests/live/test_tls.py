@@ -170,3 +170,57 @@ def test_a_backend_on_a_unix_socket_is_reached(tmp_path: Path) -> None:
         router(tmp_path, *fleet(tmp_path, f"    url: unix:{path}\n")) as process,
     ):
         assert_answers(process.url)
+
+
+def shown_to_clients(folder: Path, authority: trustme.CA) -> None:
+    """Put a fresh certificate for `localhost` where the router reads its own."""
+    own = authority.issue_cert("localhost")
+    own.private_key_pem.write_to_path(str(folder / "key.pem"))
+    own.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+
+
+def serial_of(url: str, trusted: ssl.SSLContext) -> str:
+    """The serial number of the certificate that a new connection is shown."""
+    host, port = url.removeprefix("https://").split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=30) as plain,
+        trusted.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        return str((secured.getpeercert() or {})["serialNumber"])
+
+
+def test_a_renewed_certificate_is_shown_after_a_reload_and_open_connections_go_on(
+    tmp_path: Path, authority: trustme.CA, secure: str
+) -> None:
+    shown_to_clients(tmp_path, authority)
+    backend = f"    url: {secure}\n    tls_verify: false\n"
+    access = f"access:\n  tls_cert: {tmp_path / 'cert.pem'}\n  tls_key: {tmp_path / 'key.pem'}\n"
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    with (
+        router(tmp_path, *fleet(tmp_path, backend, access), verify=trusted) as process,
+        httpx.Client(base_url=process.url, timeout=60, trust_env=False, verify=trusted) as before,
+    ):
+        until(lambda: before.get(f"/v1/models/{MODEL}").status_code == 200, 60)
+        old = serial_of(process.url, trusted)
+        shown_to_clients(tmp_path, authority)
+        assert serial_of(process.url, trusted) == old, "nothing changes before a reload"
+        assert process.admin("POST", "/api/reload", {}).json()["applied"]
+        assert serial_of(process.url, trusted) != old
+        assert before.get("/v1/models").status_code == 200, "the connection from before"
+        (tmp_path / "cert.pem").write_text("no certificate")
+        refused = process.admin("POST", "/api/reload", {}).json()
+        assert not refused["applied"]
+        assert str(tmp_path / "cert.pem") in refused["reason"]
+        assert_answers(process.url, verify=trusted)
+
+
+def test_a_backends_renewed_authority_counts_after_a_reload(tmp_path: Path, authority: trustme.CA, secure: str) -> None:
+    """The file first holds another authority; then, under the same name, the right one."""
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "backend-ca.pem"))
+    backend = f"    url: {secure}\n    tls_ca: {tmp_path / 'backend-ca.pem'}\n    serves: [{MODEL}]\n"
+    with router(tmp_path, *fleet(tmp_path, backend)) as process:
+        until(lambda: "certificate verify failed" in process.admin("GET", "/api/status").text.lower(), 60)
+        authority.cert_pem.write_to_path(str(tmp_path / "backend-ca.pem"))
+        assert process.admin("POST", "/api/reload", {}).json()["applied"]
+        until(lambda: "certificate verify failed" not in process.admin("GET", "/api/status").text.lower(), 60)
+        assert_answers(process.url)
