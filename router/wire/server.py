@@ -579,6 +579,11 @@ class ClientConnection:
         if waited > limits.slow_body_s or self._body_size < owed:
             self._refuse(ClientFault("the request body comes too slowly", status=408, code="slow_body"))
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the kernel has not taken yet: what a slow reader holds here."""
+        return self._transport.get_write_buffer_size()
+
     def get_extra_info(self, name: str) -> Any:
         """The transport's own, for tests and logs."""
         return self._transport.get_extra_info(name)
