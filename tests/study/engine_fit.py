@@ -17,7 +17,7 @@ from router.sim.profiles import FAST
 from tests.study.sweep import CONCURRENCIES, OUTPUT_TOKENS, PROMPT_TOKENS, Burst, Bursts, Call, Cell
 
 ITERATIONS = 30
-# Of a parameter's logarithm, for the derivatives: the schedule moves in steps, so a small one alone gets stuck on a step
+# Of a parameter's logarithm, for the derivatives: the schedule moves in steps, so a small one alone gets stuck on one
 # and a big one alone ends beside the goal. In turns, each from where the last one came to.
 NUDGES = (0.02, 0.2, 0.05, 0.02, 0.005)
 CLOSE = 1e-8  # sum of squared logarithms: as near as anybody asks
