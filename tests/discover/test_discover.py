@@ -218,8 +218,12 @@ async def test_an_embeddings_server_that_lists_no_models_is_named_and_left_out_w
     assert "spark:8001 is text-embeddings-inference with BAAI/bge-m3: left out" in machine.missed[0]
 
 
-@given(st.binary() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.sampled_from(
-    ["model_id", "model_type"]), x)).map(lambda x: json.dumps(x).encode()))
+@given(
+    st.binary()
+    | st.recursive(
+        st.none() | st.text(), lambda x: st.dictionaries(st.sampled_from(["model_id", "model_type"]), x)
+    ).map(lambda x: json.dumps(x).encode())
+)
 def test_any_answer_on_info_is_read_without_an_error(body: bytes) -> None:
     assert isinstance(server_of("spark", 8001, Answer(404), Answer(), Answer(), Answer(200, body)), str)
 
