@@ -67,7 +67,7 @@ def from_litellm(text: str, source: str) -> Imported:
     raw = opened(text, source, "model_list")
     out = Imported(source)
     backends, aliases = model_list(raw["model_list"], out)
-    router, settings, general = (mapping(raw.get(name)) for name in ("router_settings", *SETTINGS))
+    router, settings, general = (section(raw, name, out) for name in ("router_settings", *SETTINGS))
     groups = mapping(router.get("model_group_alias"))
     aliases |= {name: [target_of(target)] for name, target in groups.items()}
     for where, part in (("router_settings", router), ("litellm_settings", settings)):
@@ -93,6 +93,14 @@ def mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def section(raw: Mapping[str, Any], name: str, out: Imported) -> dict[str, Any]:
+    """Return a section of the file; one that holds something else is reported, not passed over in silence."""
+    value = raw.get(name)
+    if value is not None and not isinstance(value, dict):
+        out.leave(name, f"is no mapping ({type(value).__name__}): nothing was read from it")
+    return mapping(value)
+
+
 def target_of(value: object) -> str:
     """Return what an alias of LiteLLM stands for."""
     return str(value.get("model")) if isinstance(value, dict) else str(value)
@@ -104,13 +112,16 @@ def model_list(entries: object, out: Imported) -> tuple[dict[str, dict[str, Any]
     aliases: dict[str, list[str]] = {}
     for i, entry in enumerate(entries if isinstance(entries, list) else []):
         path = f"model_list[{i}]"
-        params = mapping(mapping(entry).get("litellm_params"))
+        if not isinstance(entry, dict):
+            out.leave(path, f"is no mapping ({type(entry).__name__}): a model needs model_name and litellm_params")
+            continue
+        params = mapping(entry.get("litellm_params"))
         provider, _, model = str(params.get("model", "")).partition("/")
         provider = str(params.get("custom_llm_provider") or provider)
         url = url_of(params.get("api_base") or params.get("base_url"))
         reason = not_ours(provider, model, params, url)
         if reason or url is None:
-            out.leave(path, f"{mapping(entry).get('model_name', 'a model')}: {reason}")
+            out.leave(path, f"{entry.get('model_name', 'a model')}: {reason}")
             continue
         backend = backends.setdefault(url, {"url": url, "serves": []})
         add(backend, model, provider, params, out)

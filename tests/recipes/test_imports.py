@@ -77,7 +77,7 @@ def test_what_was_left_out_is_said_with_its_place_and_reason() -> None:
     assert "no api_base" in said["model_list[5]"]
     assert "any model" in said["model_list[6]"]
     assert "not a server's root" in said["model_list[7]"]
-    assert "provider" in said["model_list[8]"]
+    assert "no mapping" in said["model_list[8]"]
     assert said["litellm_settings.drop_params"] == "calls pass unchanged"
     assert "nope" in said["litellm_settings.fallbacks"]
     assert "hide" in said["model_group_alias.nvidia/Nano"]
