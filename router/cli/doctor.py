@@ -22,6 +22,7 @@ from router.vllm.logs import LogReader
 
 _STYLE = {Weight.NOTE: "dim", Weight.WARNING: "yellow", Weight.FAULT: "bold red"}
 _PIECE = 1 << 20  # bytes of a pasted log at a time: a 10 GB one is never held whole
+_LOOKED_AT = 4096  # bytes at the beginning that tell text from binary
 
 SCHEMES = ("docker:", "file:", "journal:", "ssh:", "ssh+docker:")
 
@@ -65,7 +66,7 @@ def examine(log: str, access: LogAccess) -> Identity:
     """
     reader = LogReader()
     if log == "-":
-        _feed_stdin(reader)
+        _feed_stdin(reader, "what was piped in")
         return reader.identity
     if log.startswith(SCHEMES):
         text = asyncio.run(access.read(log))
@@ -77,6 +78,7 @@ def examine(log: str, access: LogAccess) -> Identity:
             data = read_last_start(Path(log))
         except OSError as error:
             raise CannotRead(f"{log}: {error.strerror or error}") from error
+    _refuse_binary(data, log)
     reader.feed(data.split(b"\n"))
     return reader.identity
 
@@ -96,16 +98,25 @@ def report(console: Console, identity: Identity, backend: str = "", declared: st
     if ignored:
         console.print(f"[yellow]{escape(ignored)}[/]")
     weighty = [finding for finding in identity.findings if finding.weight >= Weight.WARNING]
-    if not identity.findings:
+    if not identity.findings and (identity.linear or identity.moe or identity.version or identity.ready):
         console.print("[green]Nothing wrong was found in this log.[/]")
     return 1 if weighty or ignored or verdict.matches is False else 0
 
 
-def _feed_stdin(reader: LogReader) -> None:
+def _refuse_binary(data: bytes, name: str) -> None:
+    """A NUL among the first bytes is in no log; a torn or oddly encoded line is no reason to refuse one."""
+    if b"\0" in data[:_LOOKED_AT]:
+        raise CannotRead(f"{name}: binary data, no log of vLLM; give the text that `docker logs NAME` prints")
+
+
+def _feed_stdin(reader: LogReader, name: str) -> None:
     if sys.stdin.isatty():
         raise CannotRead("nothing is piped in; try: docker logs NAME 2>&1 | router doctor -")
-    rest = b""
+    rest, begun = b"", False
     while piece := sys.stdin.buffer.read(_PIECE):
+        if not begun:
+            _refuse_binary(piece, name)
+            begun = True
         lines = (rest + piece).split(b"\n")
         rest = lines.pop()[-_PIECE:]
         reader.feed(lines)

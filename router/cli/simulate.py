@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from router.sim.replay import Ended, Replay
 from router.sim.report import COLUMNS, Summary, document, page, row, summarise
 from router.sim.trace import Arrival, at_rate, read, slice_of, synthetic, with_models
 
+T = TypeVar("T")
 ORACLE = "oracle"
 
 
@@ -41,7 +42,7 @@ def simulate(
 ) -> None:
     """Replay a trace against a described fleet: goodput, TTFT, TPOT, end to end, and who got what.
 
-    Exit code: 0 done, 2 fleet, trace or policy cannot be used.
+    Exit code: 0 done, 1 the page could not be written, 2 fleet, trace, policy or page cannot be used.
 
     Examples:
 
@@ -52,12 +53,14 @@ def simulate(
     console = Console(stderr=as_json, highlight=False)
     names = policy or [*POLICIES, ORACLE]
     try:
-        described = read_fleet(fleet)
+        described = _read(fleet, read_fleet)
         unknown = [name for name in names if name not in POLICIES and name != ORACLE]
         if unknown:
             raise ValueError(f"no such policy: {', '.join(unknown)} (there is {', '.join([*POLICIES, ORACLE])})")
+        if html is not None and not html.parent.is_dir():
+            raise ValueError(f"{html}: no such directory to write to")
         arrivals = _arrivals(trace, described, calls, rate, poisson, longest_prompt, seed)
-    except (OSError, ValueError) as fault:
+    except ValueError as fault:
         console.print(f"[red]{escape(str(fault))}[/]")
         raise typer.Exit(2) from fault
     started = time.perf_counter()
@@ -74,8 +77,33 @@ def simulate(
     else:
         _print(console, about, summaries)
     if html is not None:
-        html.write_text(page(f"Simulated: {described.name}", about, summaries, runs), encoding="utf-8")
-        console.print(f"written: {html}")
+        _write(console, html, page(f"Simulated: {described.name}", about, summaries, runs))
+
+
+def _read(path: Path, reader: Callable[[Path], T]) -> T:
+    """Read a file; what is wrong with it is said behind its name.
+
+    Raises:
+        ValueError: it cannot be read or used.
+    """
+    try:
+        return reader(path)
+    except OSError as fault:
+        raise ValueError(f"{path}: {fault.strerror or fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"{path}: not UTF-8 text") from fault
+    except ValueError as fault:
+        said = str(fault)
+        raise ValueError(said if said.startswith(str(path)) else f"{path}: {said}") from fault
+
+
+def _write(console: Console, path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as fault:
+        console.print(f"[red]{escape(f'{path}: {fault.strerror or fault}')}[/]")
+        raise typer.Exit(1) from fault
+    console.print(f"written: {path}")
 
 
 def _arrivals(
@@ -87,7 +115,7 @@ def _arrivals(
     longest_prompt: int,
     seed: int,
 ) -> list[Arrival]:
-    known = read(trace) if trace is not None else synthetic(calls, seed)
+    known = _read(trace, read) if trace is not None else synthetic(calls, seed)
     chosen = slice_of(known, calls, seed, longest_prompt)
     return with_models(at_rate(chosen, rate, seed if poisson else None), dict(fleet.traffic), seed)
 
