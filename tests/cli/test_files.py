@@ -76,3 +76,11 @@ def test_the_doctor_gives_no_clean_bill_to_a_text_that_is_not_of_vllm(tmp_path: 
     file = tmp_path / "notes.txt"
     file.write_text("buy milk\n")
     assert "Nothingwrong" not in said(ran("doctor", str(file)))
+
+
+def test_a_log_that_was_truncated_while_it_was_written_is_read_past_its_nuls(tmp_path: Path) -> None:
+    file = tmp_path / "vllm.log"
+    file.write_bytes(bytes(5000) + b"\nINFO 11-20 10:00:00 [api_server.py:1] vLLM API server version 0.12.0\n")
+    ended = ran("doctor", str(file))
+    assert ended.exit_code == 0
+    assert "0.12.0" in ended.output
