@@ -208,19 +208,22 @@ def explain(
 
 
 def _candidates(rows: list[dict[str, Any]], chosen: str | None) -> Table:
+    """One column for each candidate: the terms are many, the candidates few, and a terminal is 80 columns wide."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    table.add_column("", no_wrap=True)
     for row in rows:
-        cells = [_cell(row.get(column)) for column in columns]
-        table.add_row(*cells, style="bold" if row.get("name") == chosen else "")
+        mine = row.get("name") == chosen
+        table.add_column(escape(str(row.get("name", "?"))), overflow="fold", style="bold" if mine else "")
+    for term in dict.fromkeys(key for row in rows for key in row if key != "name"):
+        table.add_row(term.replace("_", " "), *[_cell(row.get(term)) for row in rows])
     return table
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     return escape(str(value))
