@@ -14,6 +14,7 @@ from rich.table import Table
 
 from router.loops.filelog import read_last_start
 from router.loops.logsource import DOCKER_SOCKET, LogAccess, LogText
+from router.loops.unreadable import Reason
 from router.vllm.advice import Advice, advise
 from router.vllm.findings import Finding, Weight
 from router.vllm.identity import Identity, compare
@@ -23,12 +24,17 @@ from router.vllm.logs import LogReader
 _STYLE = {Weight.NOTE: "dim", Weight.WARNING: "yellow", Weight.FAULT: "bold red"}
 _PIECE = 1 << 20  # bytes of a pasted log at a time: a 10 GB one is never held whole
 _LOOKED_AT = 4096  # bytes at the beginning that tell text from binary
+_NOT_REACHED = (Reason.REFUSED, Reason.UNREACHABLE, Reason.TIMEOUT)
 
 SCHEMES = ("docker:", "file:", "journal:", "ssh:", "ssh+docker:")
 
 
 class CannotRead(Exception):
-    """The log could not be read; carries one sentence."""
+    """The log could not be read; carries one sentence and the exit code: 2, or 3 where its machine was not reached."""
+
+    def __init__(self, said: str, code: int = 2) -> None:
+        super().__init__(said)
+        self.code = code
 
 
 def doctor(
@@ -41,7 +47,7 @@ def doctor(
 ) -> None:
     """Explain a vLLM log: which kernels run, what is wrong, what to do on this version.
 
-    Exit code 0: nothing of weight. 1: something to act on. 2: the log could not be read.
+    Exit code 0: nothing of weight. 1: something to act on. 2: the log could not be read. 3: not reached.
 
     Examples:
 
@@ -54,7 +60,7 @@ def doctor(
         identity = examine(log, LogAccess(docker_socket=docker_socket))
     except CannotRead as error:
         console.print(f"[red]{escape(str(error))}[/]")
-        raise typer.Exit(2) from error
+        raise typer.Exit(error.code) from error
     raise typer.Exit(report(console, identity, backend, declared))
 
 
@@ -71,7 +77,7 @@ def examine(log: str, access: LogAccess) -> Identity:
     if log.startswith(SCHEMES):
         text = asyncio.run(access.read(log))
         if not isinstance(text, LogText):
-            raise CannotRead(f"{text.reason}: {text.detail}")
+            raise CannotRead(f"{text.reason}: {text.detail}", 3 if text.reason in _NOT_REACHED else 2)
         data = text.data
     else:
         try:
