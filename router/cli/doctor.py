@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +58,8 @@ def doctor(
     """
     console = Console(highlight=False)
     try:
-        identity = examine(log, LogAccess(docker_socket=docker_socket))
+        with Console(stderr=True).status(f"reading {escape(log)}") if log != "-" else contextlib.nullcontext():
+            identity = examine(log, LogAccess(docker_socket=docker_socket))
     except CannotRead as error:
         console.print(f"[red]{escape(str(error))}[/]")
         raise typer.Exit(error.code) from error
