@@ -73,6 +73,7 @@ class Outside:
     executor: Callable[[], Executor] = one_process
     run: Run = run_program
     which: Callable[[str], str | None] = shutil.which
+    pragmas: tuple[str, ...] = ()  # of the history file, such as "max_page_count = 1": a disk that is full
 
 
 class App:
@@ -128,7 +129,9 @@ class App:
         self.history: History | None = None
         self.memory: Memory | None = None
         if history_file is not None:
-            self.history = History(history_file, self._notice_from_thread, self.outside.wall)
+            self.history = History(
+                history_file, self._notice_from_thread, self.outside.wall, pragmas=self.outside.pragmas
+            )
             self.memory = Memory(self.fleet, self.history, self.outside.wall)
             self.bus.subscribe(self.history.on_event)
             self.bus.subscribe(self.memory.on_event, HealthChanged, IntentChanged)

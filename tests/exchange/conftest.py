@@ -32,14 +32,22 @@ class World:
     def config(self, **settings: Any) -> FleetConfig:
         return fleet_of(*self.backends.values(), **settings)
 
-    async def start(self, config: FleetConfig | None = None, draw: Callable[[], float] = lambda: 0.5) -> App:
+    async def start(
+        self,
+        config: FleetConfig | None = None,
+        draw: Callable[[], float] = lambda: 0.5,
+        pragmas: tuple[str, ...] = (),
+        **options: Any,
+    ) -> App:
+        """Build the router and start it; `options` are the app's own, such as `history_file`."""
         wall = self.loop.time
 
         async def reach(host: str) -> bool:
             return host not in self.off
 
-        outside = Outside(wall, draw, self.network.dial, control_client(self.backends), reach, which=lambda _: None)
-        self.app = App(config or self.config(), self.loop, outside)
+        client = control_client(self.backends)
+        outside = Outside(wall, draw, self.network.dial, client, reach, which=lambda _: None, pragmas=pragmas)
+        self.app = App(config or self.config(), self.loop, outside, **options)
         self.app.bus.subscribe(self.events.append)
         await self.app.start()
         return self.app
