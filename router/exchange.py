@@ -260,6 +260,8 @@ class Exchange:
         kind = _KINDS.get(said, FailureKind.CANNOT)
         if kind is FailureKind.AUTH and self.front.key_is_clients(self.request.head, backend):
             kind = FailureKind.CLIENT
+        if kind is FailureKind.CLIENT and self.resumed_at:
+            kind = FailureKind.CANNOT  # the call itself was good enough for the first backend: it is the continuation
         message = shapes.error_message(body)
         fault = BackendFault(
             f"{backend.name} answered {head.status}: {message}"
@@ -365,13 +367,14 @@ class Exchange:
         self.last_fault = fault
         self.tried.add(backend.name)
         front.learn(self, call, backend, fault, said)
+        unresumable = front.unresumable(self) if fault.phase is Phase.COMMITTED else None
         step = retry.after(
             fault.kind,
             fault.phase,
             attempts=len(self.attempts),
             max_attempts=front.fleet.config.retry.max_attempts,
             others=front.others_could(self),
-            unresumable=front.unresumable(self) if fault.phase is Phase.COMMITTED else None,
+            unresumable=unresumable,
             budget=front.fleet.budget,
             now=self._clock(),
         )

@@ -14,7 +14,7 @@ from router.config import BackendConfig, FleetConfig, ModelConfig
 from router.errors import ClientFault
 from router.events import Bus, GateChanged, HealthChanged, IntentChanged, QualityChanged
 from router.policy import health as health_policy
-from router.policy.facts import CallFacts, Candidate, Grade, Health, Intent
+from router.policy.facts import CONTINUATION, CallFacts, Candidate, Grade, Health, Intent
 from router.policy.health import Evidence, HealthLimits, HealthState
 from router.policy.retry import RetryBudget
 from router.policy.speed import SpeedModel
@@ -281,8 +281,11 @@ class Fleet:
     ) -> None:
         """Nobody can, as far as was learned: who is otherwise free gets the call, and its own words reach the client.
 
-        Better an old refusal repeated than a call that waits for what will not come.
+        Better an old refusal repeated than a call that waits for what will not come. A broken answer is another
+        matter: its client has the head already, and another refusal would tell nobody anything.
         """
+        if CONTINUATION in call.needs:
+            return
         for one in found:
             backend = self.backends[one.name]
             serving = backend.serving[call.model]

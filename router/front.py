@@ -9,6 +9,7 @@ import logging
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from router import continuation, headers, samples
@@ -25,7 +26,7 @@ from router.openai.call import Call, edit
 from router.openai.errors import ErrorKind
 from router.openai.routes import Route, RouteKind, StreamTable, match, path_id
 from router.openai.stream import EventStream, Folded
-from router.policy.facts import CallFacts, Health, Intent
+from router.policy.facts import CONTINUATION, CallFacts, Health, Intent
 from router.policy.lengths import LengthModel
 from router.policy.prefix import hashes
 from router.wire.head import Header, RequestHead
@@ -352,7 +353,10 @@ class Front:
         emitted = exchange.emitted
         if emitted is None:
             return "nothing of it was kept"
-        return emitted.prepare(exchange.stream)
+        reason = emitted.prepare(exchange.stream)
+        if emitted.characters and exchange.facts is not None:
+            exchange.facts = replace(exchange.facts, needs=exchange.facts.needs | {CONTINUATION})
+        return reason
 
     def others_could(self, exchange: Exchange) -> bool:
         """Whether an untried backend could take the call."""

@@ -9,7 +9,7 @@ from router.backend import Backend, Lease
 from router.errors import BackendFault
 from router.openai.call import Call
 from router.openai.errors import ErrorKind
-from router.policy.facts import Candidate
+from router.policy.facts import CONTINUATION, Candidate
 from router.wire.relay import ENDED, Relay
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def learn_inability(backend: Backend, exchange: Exchange, call: Call, said: Erro
     if serving is None or exchange.facts is None:
         return
     match said:
+        case ErrorKind.CONTINUATION | ErrorKind.CLIENT if exchange.resumed_at:
+            serving.cannot.add(CONTINUATION)
         case ErrorKind.TOO_LONG:
             longest = int(0.98 * exchange.facts.prompt_tokens)
             serving.max_prompt = longest if serving.max_prompt is None else min(serving.max_prompt, longest)

@@ -39,6 +39,9 @@ class Grade(StrEnum):
     FLAGGED = "flagged"
 
 
+CONTINUATION = "continuation"  # the need of a call whose answer another backend began
+
+
 @dataclass(slots=True)  # one per call; nobody changes it
 class CallFacts:
     """What is known of a call before it is routed.

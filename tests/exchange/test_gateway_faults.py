@@ -15,9 +15,11 @@ WHOLE = "".join(WORDS)
 ERROR = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}}
 
 
-async def begun(world: World, words: tuple[str, ...]) -> tuple[Answer, FakeCall, FakeBackend]:
-    """A stream whose first words have come from `one`; `two` stands by."""
+async def begun(world: World, words: tuple[str, ...], *more: str) -> tuple[Answer, FakeCall, FakeBackend]:
+    """A stream whose first words have come from `one`; `two` stands by, and whoever else is named."""
     one, two = world.backend("one"), world.backend("two")
+    for name in more:
+        world.backend(name)
     await world.start(world.config(routing=FIRST), draw=lambda: 0.0)
     answer = world.chat()
     call = await one.call()
@@ -163,4 +165,30 @@ async def test_after_a_failover_the_books_name_who_answered(world: World, stream
     assert [(one.backend, one.failure) for one in ended.attempts] == [("one", FailureKind.SERVER_ERROR), ("two", None)]
     assert ended.prompt_tokens == 5
     assert ended.completion_tokens in (2, 3)  # the answer's own, counted once
+    world.assert_idle()
+
+
+@pytest.mark.parametrize("said", ["continue_final_message is not supported", "Unexpected field."])
+async def test_who_rejects_a_continuation_is_passed_over_and_not_asked_again(world: World, said: str) -> None:
+    answer, call, two = await begun(world, WORDS[:40], "three")
+    two.script = lambda call: call.answer(400, {"error": {"message": said}})
+    world.backends["three"].script = lambda call: call.stream(*WORDS[40:])
+    call.reset()
+    await answer.whole()
+    assert (answer.complete, answer.text) == (True, WHOLE)
+    rejected = world.of(AttemptFailed)[-1]
+    assert (rejected.backend, rejected.kind, rejected.counts) == ("two", FailureKind.CANNOT, False)
+    await asyncio.sleep(30)  # good probes: the one that broke is no longer in doubt
+    again = world.chat()
+    async with asyncio.timeout(60):
+        call = await world.backends["one"].call()
+    call.start()
+    call.role()
+    for word in WORDS[:40]:
+        call.say(word)
+    await again.until(lambda answer: WORDS[39] in answer.text)
+    call.reset()
+    await again.whole()
+    assert (again.complete, again.text) == (True, WHOLE)
+    assert len(two.calls) == 1, "it is not asked a second time"
     world.assert_idle()
