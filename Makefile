@@ -43,7 +43,7 @@ demo: $(VENV)/.ready ## three simulated backends, the router, traffic
 	$(BIN)/router demo
 
 real: $(VENV)/.ready ## the contract tests on two real vLLM servers (x86-64; 4 GB in .real/, about 8 minutes)
-	$(BIN)/pytest tests/real -m real -rs --durations=5 $(ARGS)
+	$(BIN)/pytest tests/real -m real -rsfE --tb=short --durations=5 $(ARGS)
 
 bench: $(VENV)/.ready ## what the router adds to a call, a first token and a chunk, beside nginx and its peers
 	@command -v gcc >/dev/null || { echo "make bench needs gcc: deploy/debian.sh bench"; exit 1; }
