@@ -43,6 +43,13 @@ FINGERPRINT = re.compile(rb',"system_fingerprint":"[^"]*"')
 CACHED = re.compile(rb'"(created_cache|cached)_tokens":\d+')
 CONTENT = re.compile(rb'"content":"((?:[^"\\]|\\.)*)"')
 LIMIT_S = 180.0  # for what never comes
+TRIES = 3  # for what a slow machine may be too late to see
+OF_AN_ENGINE = (
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:request_success_total",
+    "vllm:generation_tokens_total",
+)
 
 
 def test_a_chat_is_answered_with_usage(client: OpenAI) -> None:
@@ -256,9 +263,13 @@ WINDOWS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What both engines say of themselves: calls they hold now, and tokens they made since they began."""
+    """What both engines say of themselves: calls they hold now; calls they finished and tokens they made so far.
+
+    A call that is aborted does not count as finished: no label of vLLM's counter goes up for it.
+    """
 
     calls: float
+    finished: float
     tokens: float
 
 
@@ -266,21 +277,33 @@ class Work:
 def test_a_client_that_leaves_frees_the_engine(
     stage: Stage, url: str, window: str, request: pytest.FixtureRequest, note: Callable[[str], None]
 ) -> None:
-    """An engine that goes idle before it made the tokens asked for was freed, however slow the machine is."""
+    """An engine that goes idle without having finished the call was freed.
+
+    How late its own numbers are says nothing: a scrape of an API server that shares two slow cores with two spinning
+    engines was seen to take longer than thousands of tokens. So a call that was over before we left is made again.
+    """
     ask = {"model": MODEL, "ignore_eos": True, **WINDOWS[window]}
     before = idle(stage)
+    for _ in range(TRIES):
+        began = time.monotonic()
+        after = left_early(stage, url, ask, before, window == "mid-stream")
+        note(
+            f"a client left {request.node.callspec.id}: {after.tokens - before.tokens:.0f} of {ask['max_tokens']} tokens "
+            f"made, all of it {time.monotonic() - began:.2f} s"
+        )
+        if after.finished == before.finished:
+            return
+        before = after
+    pytest.fail("the engine went on for nobody")
+
+
+def left_early(stage: Stage, url: str, ask: dict[str, object], before: Work, awaits_content: bool) -> Work:
+    """Make a call, leave once an engine has it (or had it already); what they say when they are idle again."""
     with sent(f"{url}/v1/chat/completions", ask) as connection:
-        while window == "mid-stream" and b"content" not in connection.recv(65536):
+        while awaits_content and b"content" not in connection.recv(65536):
             continue
-        assert until(lambda: work(stage).calls >= 1), "the engine never began"
-    began = time.monotonic()
-    after = idle(stage)
-    made = after.tokens - before.tokens
-    note(
-        f"a client left {request.node.callspec.id}: the engine was idle {time.monotonic() - began:.2f} s later, "
-        f"{made:.0f} of {ask['max_tokens']} tokens made"
-    )
-    assert made < int(str(ask["max_tokens"])) / 2, "the engine went on for nobody"
+        assert until(lambda: (now := work(stage)).calls >= 1 or now.finished > before.finished), "it never began"
+    return idle(stage)
 
 
 def sent(url: str, ask: dict[str, object]) -> socket.socket:
@@ -299,9 +322,9 @@ def idle(stage: Stage) -> Work:
 
 
 def work(stage: Stage) -> Work:
-    names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:generation_tokens_total")
-    told = [server.metrics(*names) for server in stage.servers]
-    return Work(sum(running + waiting for running, waiting, _ in told), sum(tokens for *_, tokens in told))
+    told = [server.metrics(*OF_AN_ENGINE) for server in stage.servers]
+    running, waiting, finished, tokens = (sum(numbers) for numbers in zip(*told, strict=True))
+    return Work(running + waiting, finished, tokens)
 
 
 def until(true: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
