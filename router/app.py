@@ -276,7 +276,7 @@ class App:
             address = backend.pool.address
             if address.tls is not None:
                 tls = self.certificates.to_backend(backend.config.tls_ca, backend.config.tls_verify)
-                backend.pool.address = replace(address, tls=tls)
+                backend.pool = backend.pool.moved(replace(address, tls=tls))
 
     def _notify(self, config: NotifyConfig) -> None:
         """Tell the operator's phone, where the fleet file says so; a reload may say otherwise."""

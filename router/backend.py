@@ -72,6 +72,11 @@ class Serving:
     end_calibration: Calibration = field(default_factory=Calibration)
 
 
+# Whether a server repeats the message that it continues, by the owner that it names in /v1/models. Seen with real ones;
+# of any other server nothing is known, and one that began anew would say everything twice.
+_REPEATS_BY_OWNER = {"vllm": False, "llamacpp": True}
+
+
 @dataclass(slots=True, eq=False)
 class Backend:
     """One backend, as live state. It is its name; its address may move."""
@@ -123,6 +128,14 @@ class Backend:
     def in_flight(self) -> int:
         """Leases that are not ended."""
         return len(self.leases)
+
+    @property
+    def repeats_message(self) -> bool | None:
+        """Whether it repeats a message that it continues; None for a server that was not seen to continue any."""
+        if self.config.kind == "vllm":
+            return False
+        owners = {card.owned_by or "" for card in self.cards}
+        return _REPEATS_BY_OWNER.get(owners.pop()) if len(owners) == 1 else None
 
 
 class Lease:

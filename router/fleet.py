@@ -14,7 +14,7 @@ from router.config import BackendConfig, FleetConfig, ModelConfig
 from router.errors import ClientFault
 from router.events import Bus, GateChanged, HealthChanged, IntentChanged, QualityChanged
 from router.policy import health as health_policy
-from router.policy.facts import CONTINUATION, CallFacts, Candidate, Grade, Health, Intent
+from router.policy.facts import CONTINUATION, MESSAGE_CONTINUATION, CallFacts, Candidate, Grade, Health, Intent
 from router.policy.health import Evidence, HealthLimits, HealthState
 from router.policy.retry import RetryBudget
 from router.policy.speed import SpeedModel
@@ -136,6 +136,10 @@ class Fleet:
             for model in served:
                 if model not in backend.serving:
                     backend.serving[model] = self._new_serving(backend)
+                if backend.repeats_message is None:
+                    backend.serving[model].cannot.add(MESSAGE_CONTINUATION)
+                else:
+                    backend.serving[model].cannot.discard(MESSAGE_CONTINUATION)
                 pools.setdefault(model, []).append(backend)
             for model in [name for name in backend.serving if name not in served]:
                 if not backend.serving[model].in_flight:

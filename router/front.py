@@ -26,7 +26,7 @@ from router.openai.call import Call, edit
 from router.openai.errors import ErrorKind
 from router.openai.routes import Route, RouteKind, StreamTable, match, path_id
 from router.openai.stream import EventStream, Folded
-from router.policy.facts import CONTINUATION, CallFacts, Health, Intent
+from router.policy.facts import CONTINUATION, MESSAGE_CONTINUATION, CallFacts, Health, Intent
 from router.policy.lengths import LengthModel
 from router.policy.prefix import hashes
 from router.wire.head import Header, RequestHead
@@ -335,8 +335,10 @@ class Front:
         assert call is not None
         stream = EventStream(table, choices=call.choices, strip_usage=_injects_usage(call))
         if exchange.emitted is not None and exchange.emitted.resumed:
-            # llama.cpp and its kin answer with the message they continue in front; vLLM with the rest alone.
-            return exchange.emitted.splice(stream, exchange.usage, repeats=backend.config.kind != "vllm")
+            # llama.cpp answers with the message that it continues in front, vLLM with the rest alone; a prompt that got
+            # longer is repeated by nobody.
+            repeats = exchange.route.kind is RouteKind.CHAT and bool(backend.repeats_message)
+            return exchange.emitted.splice(stream, exchange.usage, repeats=repeats)
         return stream
 
     def keep_for_continuation(self, exchange: Exchange, relay: Relay) -> None:
@@ -355,7 +357,8 @@ class Front:
             return "nothing of it was kept"
         reason = emitted.prepare(exchange.stream)
         if emitted.characters and exchange.facts is not None:
-            exchange.facts = replace(exchange.facts, needs=exchange.facts.needs | {CONTINUATION})
+            needs = {CONTINUATION, MESSAGE_CONTINUATION} if exchange.route.kind is RouteKind.CHAT else {CONTINUATION}
+            exchange.facts = replace(exchange.facts, needs=exchange.facts.needs | needs)
         return reason
 
     def others_could(self, exchange: Exchange) -> bool:

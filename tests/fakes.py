@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import h11
 import httptools
@@ -148,6 +148,7 @@ class FakeBackend:
         self.network = network
         self.models = models
         self.cards: dict[str, Any] = {}
+        self.kind: Literal["vllm", "openai"] = "vllm"
         self.calls: list[FakeCall] = []
         self.connections: list[FakeCall] = []
         self.waiting: asyncio.Queue[FakeCall] = asyncio.Queue()
@@ -168,7 +169,7 @@ class FakeBackend:
 
     @property
     def config(self) -> BackendConfig:
-        return BackendConfig(name=self.name, url=f"http://{self.host}:{self.port}", host=(self.name,))
+        return BackendConfig(name=self.name, url=f"http://{self.host}:{self.port}", host=(self.name,), kind=self.kind)
 
     def arrived(self, call: FakeCall) -> None:
         self.calls.append(call)

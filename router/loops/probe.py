@@ -206,7 +206,7 @@ class Prober:
         if backend.health.health is Health.STARTING and backend.loading_since is not None:
             since = now - backend.loading_since
             self._bus.emit(BackendLoading(backend.name, since, backend.load_eta_s))
-        backend.pool.address = self._find(backend)
+        backend.pool = backend.pool.moved(self._find(backend))
 
     def _failed(self, backend: Backend, why: str) -> None:
         """A timeout or a broken answer. While tokens come from it, it is busy: no evidence."""
@@ -234,7 +234,7 @@ class Prober:
             fleet.observe(backend, Evidence.PROBE_FAILED, str(exc))
             return False
         if len(backend.config.urls) > 1 and not self._is_it(backend, cards):
-            backend.pool.address = self._find(backend)
+            backend.pool = backend.pool.moved(self._find(backend))
             return False
         if _differ(cards, backend.cards):
             backend.cards = cards
@@ -311,8 +311,8 @@ def _tls_failure(said: str) -> str:
 
 def _differ(new: tuple[ModelCard, ...], old: tuple[ModelCard, ...]) -> bool:
     """Whether two lists of models differ in what counts: vLLM writes a new `created` on every look."""
-    return [(one.id, one.max_model_len, one.root) for one in new] != [
-        (one.id, one.max_model_len, one.root) for one in old
+    return [(one.id, one.max_model_len, one.root, one.owned_by) for one in new] != [
+        (one.id, one.max_model_len, one.root, one.owned_by) for one in old
     ]
 
 

@@ -40,6 +40,7 @@ class Grade(StrEnum):
 
 
 CONTINUATION = "continuation"  # the need of a call whose answer another backend began
+MESSAGE_CONTINUATION = "continuing a message"  # the same for a chat, where only some servers take up a message
 
 
 @dataclass(slots=True)  # one per call; nobody changes it

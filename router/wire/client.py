@@ -404,6 +404,13 @@ class Pool:
                 connection.close()
         self.idle = fresh
 
+    def moved(self, address: Address) -> Pool:
+        """The pool at another address, or with other certificates: no connection made by this one serves a new call."""
+        if address == self.address:
+            return self
+        self.close()
+        return Pool(self.name, address, self.clock, self.dial, self.expiry_s, self.connect_s)
+
     def close(self) -> None:
         """Close idle connections and keep none from now on; those in use end with their call."""
         self.closed = True

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from router.errors import FailureKind
-from router.events import AttemptFailed, CallEnded, Outcome
+from router.events import AttemptFailed, CallEnded, HealthChanged, Outcome
+from router.policy.facts import Health
 from tests.exchange.conftest import World
 from tests.fakes import Answer, FakeBackend, FakeCall
 
@@ -192,3 +193,36 @@ async def test_who_rejects_a_continuation_is_passed_over_and_not_asked_again(wor
     assert (again.complete, again.text) == (True, WHOLE)
     assert len(two.calls) == 1, "it is not asked a second time"
     world.assert_idle()
+
+
+@pytest.mark.parametrize(("status", "header", "rests_s"), [(429, "retry-after: 7\r\n", 7), (429, "", 1), (503, "", 1)])
+async def test_who_says_it_is_full_rests_for_as_long_as_it_asked_and_is_not_ill(
+    world: World, status: int, header: str, rests_s: int
+) -> None:
+    one, two = world.backend("one"), world.backend("two")
+    one.script = lambda call: call.answer(status, {"error": {"message": "full"}}, header)
+    two.script = lambda call: call.chat("fine")
+    await world.start(world.config(routing=FIRST), draw=lambda: 0.0)
+    for _ in range(4):  # the first is refused; the others come while it rests
+        assert (await world.chat(stream=False).whole()).status == 200
+        await asyncio.sleep(rests_s / 5)
+    assert (len(one.calls), len(two.calls)) == (1, 4)
+    one.script = lambda call: call.chat("room again")
+    await asyncio.sleep(rests_s / 4)
+    assert "room again" in (await world.chat(stream=False).whole()).body.decode()
+    assert world.app.fleet.backends["one"].health.health is Health.HEALTHY
+    assert world.of(HealthChanged) == [event for event in world.of(HealthChanged) if event.new == "healthy"]
+
+
+async def test_a_500_counts_and_one_is_not_enough_to_eject(world: World) -> None:
+    one, two = world.backend("one"), world.backend("two")
+    one.script = lambda call: call.answer(500, {"error": {"message": "boom"}})
+    two.script = lambda call: call.chat("fine")
+    await world.start(world.config(routing=FIRST), draw=lambda: 0.0)
+    assert (await world.chat(stream=False).whole()).status == 200
+    (failed,) = world.of(AttemptFailed)
+    assert (failed.backend, failed.counts, failed.retried) == ("one", True, True)
+    assert world.app.fleet.backends["one"].health.health is Health.SUSPECT
+    one.script = lambda call: call.chat("well again")
+    await asyncio.sleep(30)  # good probes
+    assert "well again" in (await world.chat(stream=False).whole()).body.decode()

@@ -22,6 +22,9 @@ pytestmark = pytest.mark.live
 TEXT = "x" * 200_000  # several TLS records, several reads
 
 
+GO_ON = threading.Event()  # what a stream that was asked to wait in the middle waits for
+
+
 class Backend(BaseHTTPRequestHandler):
     """A server of one model that answers whole or in a stream of 20 events."""
 
@@ -48,6 +51,8 @@ class Backend(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         for number in range(20):
+            if number == 10 and asked.get("user") == "waits":
+                GO_ON.wait(60)
             self._event({"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None})
         self._event({"index": 0, "delta": {}, "finish_reason": "stop"})
         self._chunk("data: [DONE]\n\n")
@@ -97,6 +102,15 @@ def authority(tmp_path: Path) -> trustme.CA:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return ca
+
+
+@pytest.fixture
+def plain() -> Iterator[str]:
+    """Return the URL of a backend without TLS."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    server.daemon_threads = True
+    with serving(server):
+        yield f"http://localhost:{server.server_address[1]}"
 
 
 @pytest.fixture
@@ -224,3 +238,30 @@ def test_a_backends_renewed_authority_counts_after_a_reload(tmp_path: Path, auth
         assert process.admin("POST", "/api/reload", {}).json()["applied"]
         until(lambda: "certificate verify failed" not in process.admin("GET", "/api/status").text.lower(), 60)
         assert_answers(process.url)
+
+
+@pytest.mark.parametrize("begins", ["http", "https"])
+def test_a_stream_outlives_a_reload_that_turns_its_backends_tls_on_or_off(
+    tmp_path: Path, plain: str, secure: str, begins: str
+) -> None:
+    ca = f"    tls_ca: {tmp_path / 'ca.pem'}\n"
+    entries = {"http": f"    url: {plain}\n", "https": f"    url: {secure}\n{ca}"}
+    ask = {"model": MODEL, "messages": [], "stream": True, "user": "waits"}
+    GO_ON.clear()
+    with (
+        router(tmp_path, *fleet(tmp_path, entries.pop(begins))) as process,
+        httpx.Client(base_url=process.url, timeout=60, trust_env=False) as client,
+    ):
+        until(lambda: client.get(f"/v1/models/{MODEL}").status_code == 200, 60)
+        with client.stream("POST", "/v1/chat/completions", json=ask) as answer:
+            lines = answer.iter_lines()
+            heard = [next(line for line in lines if line.startswith("data: "))]
+            (after,) = entries.values()
+            fleet(tmp_path, after)
+            assert process.admin("POST", "/api/reload", {}).json()["applied"]
+            assert_answers(process.url)  # by the new way, while the old stream is open
+            GO_ON.set()
+            heard += [line for line in lines if line.startswith("data: ")]
+        said = [json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in heard[:-1]]
+        assert "".join(said) == "".join(f"{number} " for number in range(20))
+        assert heard[-1] == "data: [DONE]"

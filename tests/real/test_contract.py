@@ -287,9 +287,10 @@ def test_a_client_that_leaves_frees_the_engine(
     for _ in range(TRIES):
         began = time.monotonic()
         after = left_early(stage, url, ask, before, window == "mid-stream")
+        made = after.tokens - before.tokens
         note(
-            f"a client left {request.node.callspec.id}: {after.tokens - before.tokens:.0f} of {ask['max_tokens']} tokens "
-            f"made, all of it {time.monotonic() - began:.2f} s"
+            f"a client left {request.node.callspec.id}: {made:.0f} of {ask['max_tokens']} tokens were made, "
+            f"{time.monotonic() - began:.2f} s from the call to an idle engine"
         )
         if after.finished == before.finished:
             return

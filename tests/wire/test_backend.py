@@ -7,7 +7,7 @@ import pytest
 from router.errors import BackendFault, FailureKind
 from router.wire.client import Address, BackendConnection, Pool
 from router.wire.head import ResponseHead
-from tests.memory import connect
+from tests.memory import Network, connect
 from tests.wire.talk import Raw
 
 
@@ -160,3 +160,17 @@ async def fails_as(error: OSError, kind: FailureKind) -> None:
     with pytest.raises(BackendFault) as caught:
         await pool.connect()
     assert caught.value.kind is kind
+
+
+async def test_a_pool_that_moved_uses_no_connection_to_the_old_address() -> None:
+    loop, network = asyncio.get_running_loop(), Network()
+    network.listeners[("spark", 8000)] = asyncio.Protocol
+    pool = Pool("spark", Address("spark", 8000), loop.time, network.dial)
+    idle, busy = await pool.connect(), await pool.connect()
+    pool.keep(idle)
+    assert pool.moved(Address("spark", 8000)) is pool
+    moved = pool.moved(Address("spark", 8001))
+    assert moved.take() is None
+    assert (idle.is_closing, busy.is_closing) == (True, False), "an answer under way ends in peace"
+    pool.keep(busy)
+    assert busy.is_closing
