@@ -41,6 +41,7 @@ from router.history import History
 from router.loops.command import run as run_program
 from router.loops.gpu import GpuLoop, Run
 from router.loops.identity import IdentityLoop
+from router.loops.idlework import IdleWork
 from router.loops.logsource import LogAccess
 from router.loops.probe import MakeClient, Prober, Reach, is_reachable, make_client
 from router.loops.reload import Reloader
@@ -151,6 +152,15 @@ class App:
             fingerprint=self.identity.fingerprint_seen,
             booked=self.metrics.canary_time,
         )
+        self.idle_work = IdleWork(
+            self.fleet,
+            self.bus,
+            self.prober.client,
+            self.quality.ledger,
+            self.outside.wall,
+            self.gpus.read_now,
+            self.history,
+        )
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
         checks = (HealthChanged, KernelObserved, BuildChanged, QualityChanged, CanaryEnded)
         self.bus.subscribe(self.quality.on_event, *checks)
@@ -192,6 +202,7 @@ class App:
         self.background(self.prober.run())
         self.background(self.quality.run())
         self.background(self.gpus.run())
+        self.background(self.idle_work.run())
         if self.memory is not None:
             self.background(_every(60.0, self.memory.save))
         if self.history is not None:

@@ -24,6 +24,7 @@ from router.configsections import (
     RetryConfig,
     RoutingConfig,
     Section,
+    SpeedConfig,
     Timeouts,
 )
 from router.configtypes import (
@@ -189,6 +190,8 @@ class FleetConfig(Section):
     """What counts as dead."""
     routing: RoutingConfig = RoutingConfig()
     """Who gets the call."""
+    speed: SpeedConfig = SpeedConfig()
+    """How fast idle backends are."""
     quality: QualityConfig = QualityConfig()
     """Whether answers are right."""
     access: AccessConfig = AccessConfig()

@@ -142,6 +142,17 @@ class RoutingConfig(Section):
     """Share of calls sent to a backend of which too little is known."""
 
 
+class SpeedConfig(Section):
+    """What the router asks of idle backends, to know their speed."""
+
+    check_after_s: NotNegative = 1800.0
+    """Seconds without a call before a tiny one asks whether a backend is still as fast; 0: never."""
+    fixed_workload: bool = True
+    """Measure each build that proved itself once a day, for `router history` and `router compare` (about a minute)."""
+    idle_s: Positive = 300.0
+    """Seconds without a call on its machine before that begins. The first call ends it at once."""
+
+
 class QualityConfig(Section):
     """Whether answers are still right: canaries and the sentinel on live streams."""
 

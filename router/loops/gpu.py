@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.config import BackendConfig
@@ -85,6 +85,11 @@ class GpuLoop:
         answers = dict(zip(to_run, results, strict=True))
         self.readings = {host: one for host, one in answers.items() if isinstance(one, GpuReading)}
         self.unread = {host: one for host, one in answers.items() if isinstance(one, GpuUnread)}
+
+    async def read_now(self, hosts: Sequence[str]) -> Sequence[GpuReading]:
+        """What the GPUs of these hosts say at this moment, under the load that somebody gives them."""
+        await self.look()
+        return [self.readings[host] for host in hosts if host in self.readings]
 
     async def _asked(self, words: tuple[str, ...] | GpuUnread) -> GpuReading | GpuUnread:
         if isinstance(words, GpuUnread):

@@ -169,7 +169,7 @@ CANARY_SECONDS = _family(
     "canary_seconds_total",
     "counter",
     "backend",
-    "Time a backend spent on canaries, its own and those it is the reference of.",
+    "Time a backend spent on the router's own questions: canaries, also as their reference, and idle measurements.",
 )
 CANARY_LAST = _family(
     "canary_last_run_timestamp_seconds", "gauge", "backend model", "Unix time at which the last canary ended."

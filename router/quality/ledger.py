@@ -1,10 +1,14 @@
-"""What checks take of each backend's time: booked while it is asked, whoever the check is about."""
+"""What questions of the router's own take of each backend's time, and whose turn it is to ask.
+
+Time is booked while a backend is asked, whoever the question is about.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from router.quality.plan import Budget
 
@@ -30,6 +34,8 @@ class Ledger:
         self._budgets: dict[str, Budget] = {}
         self._open: Counter[str] = Counter()
         self._since: dict[str, float] = {}
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     def budget(self, backend: str) -> Budget:
         """What is left of the time that checks may take of it; a full one where the share was changed."""
@@ -42,6 +48,29 @@ class Ledger:
     def allows(self, backend: str, seconds: float) -> bool:
         """Whether so much may be taken of it now."""
         return self.budget(backend).allows(seconds, self._clock())
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """While somebody asks, nobody else of the router does: neither disturbs what the other measures."""
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether somebody asks, or waits to."""
+        return self._turn.locked() or self.is_wanted
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the turn."""
+        return self._waiting > 0
 
     @contextmanager
     def asking(self, backend: str) -> Iterator[None]:

@@ -206,7 +206,8 @@ class QualityLoop:
         subject, backend, want = chosen
         left = Left.CALLED
         try:
-            left = await self.inspector.run(subject, backend, want)
+            async with self.ledger.turn():
+                left = await self.inspector.run(subject, backend, want)
         finally:
             if left is not Left.DONE:
                 subject.not_before = self._fleet.clock() + PAUSE_S

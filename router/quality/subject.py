@@ -100,6 +100,11 @@ def hindrance(fleet: Fleet, backend: Backend, model: str) -> str | None:
         return "the router only observes (passive)"
     if not fleet.model_settings(model).canary:
         return "canaries are off for this model"
+    return absence(backend, model)
+
+
+def absence(backend: Backend, model: str) -> str | None:
+    """Why a backend cannot be asked anything of our own now; None where it can."""
     if model not in backend.serving:
         return "it does not serve the model"
     if backend.intent is not Intent.ACTIVE:

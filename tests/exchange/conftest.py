@@ -10,6 +10,8 @@ import pytest
 from router.app import App, Outside
 from router.config import FleetConfig
 from router.events import Event
+from router.loops import command
+from router.loops.gpu import Run
 from tests.fakes import MODEL, Answer, FakeBackend, FakeClient, control_client, fleet_of
 from tests.memory import Network, connect
 
@@ -23,6 +25,7 @@ class World:
         self.backends: dict[str, FakeBackend] = {}
         self.events: list[Event] = []
         self.off: set[str] = set()  # machines that are off
+        self.run: Run = command.run  # programs, such as ssh
         self.app: App = None  # type: ignore[assignment]
 
     def backend(self, name: str, **options: Any) -> FakeBackend:
@@ -46,7 +49,9 @@ class World:
             return host not in self.off
 
         client = control_client(self.backends)
-        outside = Outside(wall, draw, self.network.dial, client, reach, which=lambda _: None, pragmas=pragmas)
+        outside = Outside(
+            wall, draw, self.network.dial, client, reach, run=self.run, which=lambda _: None, pragmas=pragmas
+        )
         self.app = App(config or self.config(), self.loop, outside, **options)
         self.app.bus.subscribe(self.events.append)
         await self.app.start()

@@ -26,6 +26,7 @@ from tests.exchange.conftest import World
 from tests.fakes import MODEL
 
 VOCABULARY = 64
+ALONE: dict[str, Any] = {"speed": {"check_after_s": 0, "fixed_workload": False}}  # nobody but a canary asks
 Table = tuple[tuple[float, ...], ...]
 
 
@@ -209,7 +210,7 @@ class CanaryWorld(World):
             backends.append(
                 BackendConfig(name=name, url=f"http://{fake.host}:{fake.port}", host=(name,), **self.settings[name])
             )
-        return FleetConfig(backends=tuple(backends), **settings)
+        return FleetConfig(backends=tuple(backends), **{**ALONE, **settings})
 
     def _client(self, config: BackendConfig, address: Address) -> httpx.AsyncClient:
         async def handle(request: httpx.Request) -> httpx.Response:

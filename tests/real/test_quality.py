@@ -44,7 +44,9 @@ class Watched:
         """Write the fleet file."""
         servers = {"good": stage.good, "other": stage.other}
         entries = [f'  - {{name: {n}, url: "{servers[n].url}", log: "file:{servers[n].log}"}}\n' for n in names]
-        self.file.write_text("backends:\n" + "".join(entries))
+        # No other questions than canaries: a slow machine that is idle for minutes would be measured in between.
+        speed = "speed: {check_after_s: 0, fixed_workload: false}\n"
+        self.file.write_text("backends:\n" + "".join(entries) + speed)
 
     def subject(self, name: str) -> dict[str, Any]:
         """How a backend stands, with its evidence."""
