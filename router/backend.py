@@ -97,6 +97,7 @@ class Backend:
     version: str | None = None
     fingerprint: str | None = None
     build: str = ""
+    flags: str = ""  # arguments that its log says are not the default, `name=value`
     scrape: Scrape | None = None
     scraped_at: float | None = None
     progress_at: float = 0.0  # when its engine was last seen to move

@@ -73,7 +73,7 @@ class Memory:
                 kernels=backend.kernel,
                 version=backend.version or "",
                 fingerprint=backend.fingerprint or "",
-                flags="",
+                flags=backend.flags,
                 host=",".join(host.name for host in backend.hosts),
                 first_seen=now,
                 last_seen=now,

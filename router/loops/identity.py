@@ -26,6 +26,8 @@ from router.vllm.identity import Identity, compare
 log = logging.getLogger(__name__)
 
 _SPARKRUN_LOG = "/tmp/sparkrun_serve.log"
+_PLACES = frozenset({"model", "model_tag", "host", "port"})  # where it is and what it serves stand elsewhere
+_MOST_FLAGS = 1000  # characters kept of them, for a person
 _AGAIN_S = 60.0  # between looks at a log that does not name a kernel yet: a start takes minutes
 
 
@@ -130,7 +132,8 @@ class IdentityLoop:
 
     def _judge_build(self, backend: Backend, identity: Identity | None) -> None:
         checkpoint = next((card.root or "" for card in backend.cards), "")
-        flags = repr(sorted((identity.args if identity is not None else {}).items()))
+        args = sorted((identity.args if identity is not None else {}).items())
+        flags = repr(args)
         new = build_id(
             backend.name, checkpoint, backend.kernel, backend.version or "", backend.fingerprint or "", flags
         )
@@ -138,6 +141,8 @@ class IdentityLoop:
         if new == old:
             return
         backend.build = new
+        shown = " ".join(f"{name}={value}" for name, value in args if name not in _PLACES)
+        backend.flags = " ".join(shown.split())[:_MOST_FLAGS]
         # A fingerprint or log that is read for the first time completes a build; it does not change one.
         self._on_build(backend, old, bool(old))
         if old:

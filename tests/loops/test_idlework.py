@@ -11,7 +11,7 @@ import pytest
 
 from router.config import FleetConfig
 from router.events import Notice
-from router.history.rows import BenchDay
+from router.history.rows import BenchDay, Build
 from router.loops.command import Output
 from router.policy.facts import Grade
 from tests.exchange.conftest import World
@@ -278,3 +278,17 @@ async def test_who_was_used_by_others_in_between_is_not_idle(world: IdleWorld, t
     assert one.asked == []
     await asyncio.sleep(400)
     assert one.asked != []
+
+
+async def test_a_builds_flags_are_kept_as_its_log_says_them(world: IdleWorld, tmp_path: Path) -> None:
+    world.paced("one")
+    args = "{'model': 'm', 'port': 1, 'linear_backend': 'marlin', 'api_key': 'x'}"
+    (tmp_path / "vllm.log").write_text(f"INFO api_utils.py:286] non-default args: {args}\n")
+    (backend,) = world.config().backends
+    logged = backend.model_copy(update={"log": f"file:{tmp_path / 'vllm.log'}"})
+    await world.start(FleetConfig(backends=(logged,), **CALM), history_file=tmp_path / "history.db")
+    await asyncio.sleep(30)
+    assert world.app.history is not None
+    await asyncio.to_thread(world.app.history.settle)
+    flags = {one.flags for one in await world.app.history.rows(Build)}
+    assert flags == {"linear_backend=marlin"}
