@@ -1,4 +1,4 @@
-"""The fleet bars for quality exactly whom `policy/bars.py` says, whatever stands in a pool."""
+"""The fleet bars for quality exactly whom the model in `bars.py` says, whatever stands in a pool."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from itertools import product
 import pytest
 
 from router.config import Flags, ModelConfig
-from router.policy.bars import Bar, BarPolicy, standings
 from router.policy.facts import CallFacts, Grade
 from router.policy.quality import Evidence, Kind, Quality, fresh, judge
 from tests.exchange.conftest import World
 from tests.fakes import MODEL
+from tests.loops.bars import Bar, BarPolicy, standings
 
 BARS = {None: Bar.EXCLUDE, "exclude": Bar.EXCLUDE, "last": Bar.RANK_LAST, "observe": Bar.OBSERVE}
 KINDS = {Grade.FLAGGED: Kind.DAMAGE, Grade.SUSPECT: Kind.ODD, Grade.GOOD: Kind.PROOF}

@@ -107,7 +107,7 @@ def world(runner: asyncio.Runner) -> Iterator[IdleWorld]:
 
 async def test_a_proved_build_is_measured_once_a_day_and_the_figures_are_true(world: IdleWorld, tmp_path: Path) -> None:
     one = world.paced("one")
-    await world.open(tmp_path)
+    await world.open(tmp_path, health={"interval_s": 60})
     await asyncio.sleep(290)
     assert one.asked == [], "its machine is not idle for long enough"
     await asyncio.sleep(120)

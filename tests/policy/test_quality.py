@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy.bars import Bar, BarPolicy, standings
 from router.policy.facts import Grade
 from router.policy.logprobs import Fault, Unscorable
 from router.policy.quality import (
@@ -32,6 +31,7 @@ from router.policy.quality import (
 )
 from router.policy.scoring import Basis, Paired
 from router.policy.sequential import ALPHA, WEEK_S, Strictness
+from tests.loops.bars import Bar, BarPolicy, standings
 
 NOW = 1_000.0
 TRUSTED = Reference("marlin 0.32", "w4a16", Grade.GOOD)

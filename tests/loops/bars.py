@@ -1,4 +1,4 @@
-"""Whom quality keeps from routing: flags bar, unless nobody would be left.
+"""Whom quality keeps from routing, as values: the rule that the fleet follows, for tests to hold it against.
 
 What a flag does is the operator's choice, per model. By default hard evidence excludes a backend and softer evidence
 only shows. A model is never without a backend on account of quality: where the bars would leave none, all of them
