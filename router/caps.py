@@ -43,6 +43,12 @@ def refresh(backend: Backend, now: float) -> None:
     backend.cap = backend.knee.cap(now, backend.config.max_in_flight)
 
 
+def lift(backend: Backend) -> None:
+    """The router only observes from now on: no cap of its own. What was learned stays, for when it acts again."""
+    backend.cap = backend.config.max_in_flight
+    backend.seen_load = None
+
+
 def forget(backend: Backend) -> None:
     """It started anew: what was learned of its knee was learned of another process."""
     backend.knee = Knee()

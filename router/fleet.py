@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from router import caps
 from router.backend import Backend, Host, Lease, Serving
 from router.config import BackendConfig, FleetConfig, ModelConfig
 from router.errors import ClientFault
@@ -73,6 +74,10 @@ class Fleet:
         self.backends = {name: self.backends[name] for name in new}
         for backend in self.backends.values():
             backend.generation = self.generation
+            if config.passive:
+                caps.lift(backend)
+            else:
+                caps.refresh(backend, self.clock())
         used = {host.name for backend in (*self.backends.values(), *self.leaving) for host in backend.hosts}
         self.hosts = {name: host for name, host in self.hosts.items() if name in used}
         self.models_changed()
@@ -110,7 +115,6 @@ class Fleet:
             host.busy.add(-busy, now)
         backend.config, backend.hosts = config, self._hosts(config)
         backend.seen_load = None
-        backend.cap = backend.knee.cap(now, config.max_in_flight) if not self.passive else config.max_in_flight
         for host in backend.hosts:
             host.active.add(active, now)
             host.busy.add(busy, now)

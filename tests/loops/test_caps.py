@@ -1,7 +1,9 @@
 """The cap on calls in flight, end to end: scrapes in, what choice and status read out."""
 
 import asyncio
+from pathlib import Path
 
+from router import caps
 from router.admin.views import status
 from router.backend import Backend
 from router.policy.facts import CallFacts
@@ -95,3 +97,34 @@ async def test_a_restart_forgets_the_cap(world: World) -> None:
     spark.show(0)
     await asyncio.sleep(15.0)
     assert backend.cap is None
+
+
+async def reload(world: World, passive: bool) -> None:
+    world.app.reloads_from(Path("fleet.yaml"), lambda: world.config(passive=passive), watch=False)
+    assert world.app.reloader is not None
+    assert (await world.app.reloader.reload()).applied
+
+
+async def test_a_reload_to_passive_lifts_a_learned_cap_and_one_back_brings_it_again(world: World) -> None:
+    _, backend = await learned(world, {2: 80.0, 4: 150.0, 6: 90.0})
+    backend.leases = set()
+    knee = backend.knee
+    assert cap_in_choice(world) == 5
+    await reload(world, passive=True)
+    assert cap_in_choice(world) is None
+    assert b"router_in_flight_cap{" not in world.app.metrics.render()
+    await asyncio.sleep(20.0)
+    assert backend.seen_load is None, "nobody looks while passive, and nothing old is compared afterwards"
+    await reload(world, passive=False)
+    assert backend.knee is knee
+    assert cap_in_choice(world) == 5
+
+
+async def test_a_passive_router_keeps_to_the_configured_limit(world: World) -> None:
+    _, backend = await learned(world, {2: 80.0, 4: 150.0, 6: 90.0})
+    backend.leases = set()
+    backend.config = backend.config.model_copy(update={"max_in_flight": 7})
+    caps.refresh(backend, world.loop.time())
+    assert cap_in_choice(world) == 5
+    caps.lift(backend)
+    assert cap_in_choice(world) == 7
