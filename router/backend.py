@@ -148,13 +148,12 @@ class Lease:
         "_on_end",
         "abort",
         "backend",
+        "backlog_at_send",
         "call",
         "cold_tokens",
         "content_at",
-        "decoding_at_send",
         "ended",
         "serving",
-        "siblings_at_send",
         "since",
         "warm_tokens",
     )
@@ -177,8 +176,7 @@ class Lease:
         self.content_at: float | None = None
         self.ended = False
         self.abort: Callable[[FailureKind, str], None] | None = None
-        self.decoding_at_send = backend.decoding.value
-        self.siblings_at_send = busy_siblings(backend)
+        self.backlog_at_send = backend.prefill_backlog
         self.warm_tokens = serving.candidate.warm_tokens
         self.cold_tokens = max(0.0, call.prompt_tokens - self.warm_tokens)
         self._areas = (0.0, 0.0)
@@ -244,9 +242,3 @@ class Lease:
             # Sums of floats drift; at idle they are exactly nothing.
             backend.prefill_backlog = backend.expected_tokens = 0.0
         self._on_end(backend)
-
-
-def busy_siblings(backend: Backend) -> int:
-    """Other backends of its hosts that hold a call."""
-    own = backend.busy.value
-    return sum(host.busy.value - own for host in backend.hosts)

@@ -51,9 +51,7 @@ def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: 
         now,
         relay.content_at - relay.sent_at,
         max(0.0, (usage.prompt_tokens or facts.prompt_tokens) - cached),
-        0.0,
-        lease.decoding_at_send,
-        lease.siblings_at_send,
+        lease.backlog_at_send,
     )
     tokens = (usage.completion_tokens or 0) - 1
     seconds = relay.last_at - relay.content_at

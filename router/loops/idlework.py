@@ -229,7 +229,7 @@ class IdleWork:
             tokens, seconds = one.tokens - one.marks[0][1], one.last - one.first
             if one.prompt_tokens is not None and len(streams) == 1:
                 uncached = max(0.0, one.prompt_tokens - one.cached_tokens)
-                speed.observe_first_token(now, one.first - one.sent, uncached, 0.0, 0, 0)
+                speed.observe_first_token(now, one.first - one.sent, uncached)
             if tokens >= _SHORTEST_DECODE and seconds > 0:
                 speed.observe_decode(now, tokens, seconds, len(streams), 0)
 

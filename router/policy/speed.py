@@ -110,13 +110,15 @@ class SpeedModel:
         now: float,
         ttft_s: float,
         uncached_prompt_tokens: float,
-        wait_s: float,
-        decoding_at_send: int,
-        siblings: int,
+        backlog_tokens: float = 0.0,
     ) -> None:
-        """A call's first content came `ttft_s` after it was sent; `wait_s` of that it waited in the backend's queue."""
-        took = max(1e-4, ttft_s - wait_s)
-        self._note(self.prefill.learn(uncached_prompt_tokens, took, now), "prefill", took)
+        """A call's first content came `ttft_s` after it was sent.
+
+        `backlog_tokens` of other prompts were sent there before and had no content yet: it waited for those too. They
+        count as its own, as in the prediction of its wait; taking a time for them off needs the rate to be learned.
+        """
+        took = max(1e-4, ttft_s)
+        self._note(self.prefill.learn(uncached_prompt_tokens + backlog_tokens, took, now), "prefill", took)
         self._speed = None
 
     def observe_decode(

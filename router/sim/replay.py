@@ -40,8 +40,7 @@ class Flight:
     uncached: float  # prompt tokens that the router believes are not warm
     predicted_ttft: float | None = None
     predicted_end: float | None = None
-    decoding_at_send: int = 0
-    siblings_at_send: int = 0
+    backlog_at_send: float = 0.0
     first: float | None = None
     first_step: int = 0  # of its backend, when its first content came
     cached: int = 0
@@ -101,6 +100,10 @@ class Node:
     busy: Gauge = field(default_factory=Gauge)
     stepping: bool = False
     steps: int = 0
+
+    def backlog(self) -> float:
+        """Prompt tokens, as the router believes, of those before their first content."""
+        return sum(self.flights[name].uncached for name in self.unanswered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ class Replay:
                 if first is None and step.tokens:
                     first = now
             assert first is not None
-            node.speed.observe_first_token(now, first - sent, prompt, 0.0, 0, 0)
+            node.speed.observe_first_token(now, first - sent, prompt)
             node.speed.observe_decode(now, output - 1, now - first, 1.0, 0.0)
         engine.host.leave(engine.key)
 
@@ -243,7 +246,7 @@ class Replay:
         one = node.candidate
         one.in_flight = len(node.flights)
         one.decoding = node.decoding.value
-        one.prefill_backlog = sum(node.flights[name].uncached for name in node.unanswered)
+        one.prefill_backlog = node.backlog()
         one.siblings = node.host_active.value - one.in_flight
         one.busy_siblings = node.host_busy.value - (1 if one.in_flight else 0)
         one.remaining = 0.5 * sum(flight.facts.output_tokens for flight in node.flights.values())
@@ -263,8 +266,7 @@ class Replay:
             max(0.0, facts.prompt_tokens - (node.prefixes.warm_tokens(facts.prefix) if facts.prefix else 0.0)),
             choice.ttft_s,
             choice.end_s,
-            node.decoding.value,
-            node.host_active.value - len(node.flights),
+            node.backlog(),
         )
         name = str(number)
         if not node.flights:
@@ -352,9 +354,7 @@ class Replay:
             node.prefixes.correct(flight.facts.prefix, flight.cached)
             node.prefixes.add(flight.facts.prefix, arrival.prompt_tokens)
         uncached = max(0, arrival.prompt_tokens - flight.cached)
-        node.speed.observe_first_token(
-            self.now, first - flight.sent, uncached, 0.0, flight.decoding_at_send, flight.siblings_at_send
-        )
+        node.speed.observe_first_token(self.now, first - flight.sent, uncached, flight.backlog_at_send)
         if tokens >= SHORTEST_DECODE and seconds > 0:
             node.speed.observe_decode(self.now, tokens, seconds, streams, siblings)
 

@@ -34,7 +34,7 @@ def serve(model: SpeedModel, truth: Truth, calls: int, seed: int, now: float = 0
         now += dice.uniform(1.0, 10.0)
         prompt = dice.choice([200, 800, 2000, 6000])
         ttft = (truth.overhead + prompt / truth.rate) * dice.lognormvariate(0.0, truth.noise)
-        model.observe_first_token(now, ttft, prompt, 0.0, 0, 0)
+        model.observe_first_token(now, ttft, prompt)
         streams, tokens = dice.uniform(1.0, 6.0), dice.choice([50, 200, 500])
         busy = dice.uniform(0.0, siblings) if siblings else 0.0
         seconds = tokens * truth.tpot(streams, busy) * dice.lognormvariate(0.0, truth.noise)
@@ -77,7 +77,7 @@ def test_a_first_touch_compile_is_an_outlier_and_is_named() -> None:
     model, truth = SpeedModel(), Truth()
     now = serve(model, truth, 60, 1)
     before = model.predict(now)
-    model.observe_first_token(now + 1.0, 4.5 * (truth.overhead + 2000 / truth.rate), 2000, 0.0, 0, 0)
+    model.observe_first_token(now + 1.0, 4.5 * (truth.overhead + 2000 / truth.rate), 2000)
     after = model.predict(now + 1.0)
     assert after.prefill_rate == pytest.approx(before.prefill_rate, rel=0.05)
     assert "outlier" in model.notes[-1]
@@ -146,7 +146,7 @@ def test_idle_hours_make_it_unsure_again_but_not_without_end() -> None:
     model = SpeedModel()
     now = serve(model, Truth(), 100, 4)
     sure = model.predict(now).spread
-    model.observe_first_token(now + 10 * 3600, 0.3, 1000, 0.0, 0, 0)
+    model.observe_first_token(now + 10 * 3600, 0.3, 1000)
     model.observe_decode(now + 10 * 3600, 200, 200 * Truth().tpot(1.0), 1.0, 0.0)
     assert sure < model.predict(now + 10 * 3600).spread < 1.0
 
@@ -197,7 +197,21 @@ def test_short_prompts_say_nothing_about_the_prefill_rate() -> None:
     for number in range(200):
         prompt = dice.randrange(10, 60)
         ttft = 0.8 if number == 0 else (0.035 + prompt / 3000) * dice.gauss(1, 0.1)  # the first compiles something
-        model.observe_first_token(3.0 * number, ttft, prompt, 0, 0, 0)
+        model.observe_first_token(3.0 * number, ttft, prompt)
     found = model.estimates(600.0)["prefill_rate"]
     assert abs(found.value - 3000) < 3 * found.spread
     assert found.value > 1000
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000))
+def test_waiting_for_other_prompts_does_not_make_a_backend_look_slower(seed: int) -> None:
+    told, untold, truth, dice = SpeedModel(), SpeedModel(), Truth(), random.Random(seed)
+    for number in range(150):
+        prompt, backlog = dice.choice([200, 800, 2000]), dice.choice([0, 0, 1000, 4000])
+        ttft = (truth.overhead + (prompt + backlog) / truth.rate) * dice.lognormvariate(0.0, 0.05)
+        told.observe_first_token(5.0 * number, ttft, prompt, backlog)
+        untold.observe_first_token(5.0 * number, ttft, prompt)
+    right = truth.overhead + 1000 / truth.rate
+    assert told.prefill.predict(1000.0) == pytest.approx(right, rel=0.1)
+    assert untold.prefill.predict(1000.0) > 1.1 * right
