@@ -43,6 +43,7 @@ from router.loops.gpu import GpuLoop, Run
 from router.loops.identity import IdentityLoop
 from router.loops.idlework import IdleWork
 from router.loops.logsource import LogAccess
+from router.loops.outliers import OutlierNews
 from router.loops.probe import MakeClient, Prober, Reach, is_reachable, make_client
 from router.loops.reload import Reloader
 from router.loops.tick import Ticker, finish_drains
@@ -117,6 +118,7 @@ class App:
         )
         self.ticker = Ticker(loop, self.fleet, self.front, self.server, self.metrics.loop_lag)
         self.ticker.extra.append(lambda: finish_drains(self.fleet, self.bus))
+        self.ticker.extra.append(OutlierNews(self.fleet, self.bus, self.outside.wall, self.metrics.outliers).look)
         self.started_at = self.outside.wall()
         self._config = config
         self.certificates = Certificates()

@@ -11,6 +11,7 @@ from router.events import CallEnded
 from router.policy import choose
 from router.policy.facts import Health
 from router.policy.lengths import Calibration
+from router.policy.outliers import Outlier
 
 if TYPE_CHECKING:
     from router.app import App
@@ -107,6 +108,21 @@ def serving_view(model: str, serving: Serving, now: float) -> dict[str, Any]:
             "end": calibration_view(serving.end_calibration),
         },
         "speed": {name: asdict(one) for name, one in serving.speed.estimates(now).items()},
+        "outliers": {
+            "counts": {kind.value: n for kind, n in serving.speed.outliers.counts.items()},
+            "last": [outlier_view(one, now) for one in serving.speed.outliers.last],
+        },
+    }
+
+
+def outlier_view(one: Outlier, now: float) -> dict[str, Any]:
+    """Samples that did not fit the learned speed: which line, why, and how long ago."""
+    return {
+        "what": one.what,
+        "kind": one.kind.value,
+        "ratio": one.ratio,
+        "samples": one.samples,
+        "ago_s": now - one.at,
     }
 
 

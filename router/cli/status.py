@@ -236,6 +236,8 @@ def details(one: dict[str, Any]) -> RenderableType:
             table.add_row(name.replace("_", " "), escape(describe(estimate)))
         for name, one_of in model.get("calibration", {}).items():
             table.add_row(f"predicted {name}", calibrated(one_of))
+        if model.get("outliers", {}).get("counts"):
+            table.add_row("outliers", escape(outliers(model["outliers"])))
     return table
 
 
@@ -268,6 +270,15 @@ def calibrated(one: dict[str, float] | None) -> str:
     if one is None:
         return "not learned"
     return f"came after {one['bias']:.2f} times that, usually off by {one['error']:.0%} ({one['samples']:.0f} answers)"
+
+
+def outliers(found: dict[str, Any]) -> str:
+    """Samples that did not fit the learned speed, by kind, and the newest of them."""
+    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(found["counts"].items()))
+    newest = found["last"][-1]
+    times = newest["ratio"]
+    how = f"{times:.2g} times as slow" if times >= 1.0 else f"{1.0 / times:.2g} times as fast"
+    return f"{counts} (last: {newest['kind']}, {newest['what']} {how}, {duration(newest['ago_s'])} ago)"
 
 
 def _learned(estimate: dict[str, Any] | None, form: str) -> str:

@@ -298,6 +298,8 @@ class Prober:
         backend.prefixes.clear()
         backend.spec_acceptance = None
         caps.forget(backend)
+        for serving in backend.serving.values():
+            serving.speed.restarted()
         if self.on_restart is not None:
             self.on_restart(backend)
 

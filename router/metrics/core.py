@@ -48,6 +48,7 @@ class Metrics:
         self._canary_seconds = Counters(f.CANARY_SECONDS)
         self._canary_last = Counters(f.CANARY_LAST)
         self._suspicions = Counters(f.SUSPICIONS)
+        self._outliers = Counters(f.SPEED_OUTLIERS)
         self._reloads = Counters(f.RELOADS)
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
@@ -76,6 +77,10 @@ class Metrics:
     def suspicion(self, backend: str, model: str, sign: str) -> None:
         """A live answer looked degenerate; `sign` is one of the sentinel's own few words."""
         self._suspicions.add(self._backend(backend), self._model(model), sign)
+
+    def outliers(self, backend: str, kind: str, samples: int) -> None:
+        """So many samples did not fit a backend's learned speed; `kind` is one of the policy's own few words."""
+        self._outliers.add(self._backend(backend), kind, by=samples)
 
     def canary_time(self, backend: str, seconds: float) -> None:
         """A backend was asked by a quality check, its own or another backend's, for so long."""
@@ -157,7 +162,8 @@ class Metrics:
     def _labelled(self) -> tuple[Counters, ...]:
         return (
             self._failures, self._health_changes, self._build_changes, self._quality_changes, self._scores,
-            self._canary_runs, self._canary_seconds, self._canary_last, self._suspicions, self._reloads,
+            self._canary_runs, self._canary_seconds, self._canary_last, self._suspicions, self._outliers,
+            self._reloads,
         )  # fmt: skip
 
     # -- rows

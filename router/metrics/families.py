@@ -156,6 +156,10 @@ TPOT_B = _family("speed_tpot_per_stream_seconds", "gauge", "backend model", "Lea
 SPEED_SPREAD = _family(
     "speed_spread_ratio", "gauge", "backend model", "Relative standard deviation of the predicted end of a call."
 )
+SPEED_OUTLIERS = _family(
+    "speed_outliers_total", "counter", "backend kind",
+    "Samples that did not fit the learned speed: compile (first of its size), step (heat or clocks), prior, odd.",
+)  # fmt: skip
 
 # Quality.
 QUALITY = _family("quality", "gauge", "backend model state", "What is thought of a backend's answers: 1 for the state.")

@@ -21,6 +21,16 @@ WIDEST = 1.0  # relative standard deviation that forgetting leads to
 SLOPE_SPEAKS = 0.2  # of a prediction; below that share of the slope a shift is no news about it
 
 
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A line before the samples that shifted it, how many it rested on, and the logarithm of what it was scaled by."""
+
+    p: float
+    q: float
+    samples: float
+    ratio: float
+
+
 @dataclass(slots=True)
 class Line:
     """See the module.
@@ -44,9 +54,12 @@ class Line:
     at: float | None = None
     half_life_s: float = 3600.0
     surprises: int = 0  # outliers in a row; negative below the line
-    recent: list[tuple[float, float]] = field(default_factory=list)  # surprise, log ratio: the last six samples
+    # Of the last six samples: surprise, log ratio, and the line before each of them.
+    recent: list[tuple[float, float, float, float]] = field(default_factory=list)
     outliers: int = 0
     shifts: int = 0
+    ratio: float = 0.0  # of the last sample: logarithm of taken over expected
+    shift: Shift | None = None  # the last one
 
     def predict(self, x: float) -> float:
         """The line at x."""
@@ -64,7 +77,8 @@ class Line:
         total = sqrt(sigma * sigma + self.spread(x) ** 2)
         surprise = (y - expected) / total
         said = "sample"
-        if self._has_shifted(x, surprise, log(max(y, 1e-9) / max(expected, 1e-9))):
+        self.ratio = log(max(y, 1e-9) / max(expected, 1e-9))
+        if self._has_shifted(x, surprise, self.ratio):
             said = "shift"
         elif abs(surprise) > OUTLIER:
             said = "outlier"
@@ -80,16 +94,20 @@ class Line:
 
     def _has_shifted(self, x: float, surprise: float, log_ratio: float) -> bool:
         """Whether the last samples agree that everything became slower or faster; the line is scaled then."""
-        self.recent.append((max(-OUTLIER, min(OUTLIER, surprise)), log_ratio))
+        self.recent.append((max(-OUTLIER, min(OUTLIER, surprise)), log_ratio, self.p, self.q))
         del self.recent[:-DRIFT_OVER]
         side = (surprise > OUTLIER) - (surprise < -OUTLIER)
         self.surprises = (self.surprises + side if self.surprises * side > 0 else side) if side else 0
-        drift = sum([one for one, _ in self.recent]) / DRIFT_OVER
+        drift = sum([one[0] for one in self.recent]) / DRIFT_OVER
         if abs(self.surprises) < SHIFT_AFTER and abs(drift) < DRIFT:
             return False
         self.shifts += 1
-        ratios = sorted([ratio for _, ratio in self.recent[-SHIFT_AFTER:]])
-        self._widen(x, exp(ratios[len(ratios) // 2]))
+        ratios = sorted([one[1] for one in self.recent[-SHIFT_AFTER:]])
+        middle = ratios[len(ratios) // 2]
+        # Its first samples, still taken for outliers, have moved the line a little already.
+        _, _, p, q = self.recent[-SHIFT_AFTER if abs(self.surprises) >= SHIFT_AFTER else 0]
+        self.shift = Shift(p, q, self.samples, middle)
+        self._widen(x, exp(middle))
         self.recent.clear()
         self.surprises = 0
         return True

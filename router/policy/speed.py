@@ -14,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 from router.policy.facts import Estimate, Speed
+from router.policy.outliers import Kind, Outlier, Outliers, Watch
 from router.policy.recursive import Line
 
 # Priors where nothing else is known: a mid-size MoE on a Spark (Nemotron-3-Nano NVFP4, public figures of 2026:
@@ -69,20 +70,25 @@ class HostModel:
         if not self.is_learned:
             self.c, self.variance = max(0.0, c), (0.3 * max(c, 0.1)) ** 2
 
-    def learn(self, slower: float, siblings: float, noise: float) -> None:
-        """A stream took this share more time per token than it would have alone, beside so many busy siblings."""
+    def learn(self, slower: float, siblings: float, noise: float) -> bool:
+        """A stream took this share more time per token than it would have alone, beside so many busy siblings.
+
+        Says whether that fits what is known; what does not counts little.
+        """
         if siblings < 0.1:
-            return
+            return True
         self.variance += 1e-4  # it forgets: drivers, clocks and siblings change
         error = slower - self.c * siblings
         total = noise * noise + siblings * siblings * self.variance
-        if error * error > 9.0 * total:
+        fits = error * error <= 9.0 * total
+        if not fits:
             noise *= error * error / (9.0 * total)  # the further off, the less it counts
             total = noise * noise + siblings * siblings * self.variance
         gain = self.variance * siblings / total
         self.c = max(0.0, self.c + gain * error)
         self.variance *= 1.0 - gain * siblings
         self.samples = min(self.samples + 1.0, 200.0)
+        return fits
 
 
 @dataclass(slots=True)
@@ -94,16 +100,22 @@ class SpeedModel:
         decode: seconds per token over streams decoding there.
         hosts: the host parameters that apply (several for tensor parallel).
         source: where the prior came from: "prior", "kernel table", "history", "bench".
-        notes: what was out of the ordinary, newest last: outliers and shifts, named.
+        outliers: what was out of the ordinary, by name.
     """
 
     prefill: Line = field(default_factory=_prefill_prior)
     decode: Line = field(default_factory=_decode_prior)
     hosts: tuple[HostModel, ...] = ()
     source: str = "prior"
-    notes: list[str] = field(default_factory=list)
+    outliers: Outliers = field(default_factory=Outliers)
     accepted: float | None = None  # share of drafted tokens that speculative decoding keeps
     _speed: Speed | None = None
+    _prefill: Watch = field(init=False)
+    _decode: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._prefill = Watch("prefill", self.prefill, self.outliers)
+        self._decode = Watch("decode", self.decode, self.outliers)
 
     def observe_first_token(
         self,
@@ -117,8 +129,8 @@ class SpeedModel:
         `backlog_tokens` of other prompts were sent there before and had no content yet: it waited for those too. They
         count as its own, as in the prediction of its wait; taking a time for them off needs the rate to be learned.
         """
-        took = max(1e-4, ttft_s)
-        self._note(self.prefill.learn(uncached_prompt_tokens + backlog_tokens, took, now), "prefill", took)
+        tokens, took = uncached_prompt_tokens + backlog_tokens, max(1e-4, ttft_s)
+        self._prefill.look(self.prefill.learn(tokens, took, now), tokens, took, now)
         self._speed = None
 
     def observe_decode(
@@ -128,19 +140,23 @@ class SpeedModel:
         if tokens <= 0 or seconds <= 0:
             return
         tpot = seconds / tokens
-        stretch = 1.0 + self._contention() * mean_siblings
-        expected = self.decode.predict(mean_streams)
+        line, fits, stretch = self.decode, True, 1.0 + self._contention() * mean_siblings
+        expected = line.predict(mean_streams)
         if self.hosts and mean_siblings >= 0.1:
-            noise = max(self.decode.noise, self.decode.spread(mean_streams) / max(expected, 1e-9))
+            noise = max(line.noise, line.spread(mean_streams) / max(expected, 1e-9))
             for host in self.hosts:
-                host.learn(tpot / max(expected, 1e-9) - 1.0, mean_siblings, max(0.05, noise))
-        self._note(self.decode.learn(mean_streams, tpot / stretch, now), "decode", tpot)
+                fits &= host.learn(tpot / max(expected, 1e-9) - 1.0, mean_siblings, max(0.05, noise))
+        said = line.learn(mean_streams, tpot / stretch, now)
+        self._decode.look(said, mean_streams, tpot / stretch, now)
+        if not fits and said == "sample":
+            ratio = tpot / stretch / max(expected, 1e-9)
+            self.outliers.add(Outlier("contention", Kind.ODD, ratio, now))
         self._speed = None
 
-    def _note(self, said: str, what: str, value: float) -> None:
-        if said != "sample":
-            self.notes.append(f"{what}: {said} at {value:.4g} s")
-            del self.notes[:-8]
+    def restarted(self) -> None:
+        """The backend started anew: what it compiles on first touch, it may compile again."""
+        self._prefill.restarted()
+        self._decode.restarted()
 
     def predict(self, now: float) -> Speed:
         """What a decision needs, as plain numbers; the same object until something is learned."""
@@ -194,7 +210,7 @@ class SpeedModel:
         """For the history; times and the last samples are left out: the loop's clock does not survive a restart."""
         prefill, decode = asdict(self.prefill), asdict(self.decode)
         for line in (prefill, decode):
-            del line["at"], line["recent"]
+            del line["at"], line["recent"], line["ratio"], line["shift"]
         return {"prefill": prefill, "decode": decode}
 
     @classmethod
