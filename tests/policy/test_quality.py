@@ -1,4 +1,4 @@
-"""Grades: the table walked cell by cell, flags that come at once and go in two steps, and who may be barred."""
+"""Grades: the table walked cell by cell, and flags that come at once and go in two steps."""
 
 import random
 
@@ -31,7 +31,6 @@ from router.policy.quality import (
 )
 from router.policy.scoring import Basis, Paired
 from router.policy.sequential import ALPHA, WEEK_S, Strictness
-from tests.loops.bars import Bar, BarPolicy, standings
 
 NOW = 1_000.0
 TRUSTED = Reference("marlin 0.32", "w4a16", Grade.GOOD)
@@ -272,44 +271,6 @@ def test_evidence_is_bounded_and_good_is_never_reached_from_flagged_without_lift
         if before is Grade.FLAGGED and quality.grade is not Grade.FLAGGED:
             assert quality.grade is Grade.SUSPECT
         assert len(quality.evidence) <= MOST_EVIDENCE
-
-
-POOL = {
-    "good": standing_at(Grade.GOOD),
-    "new": standing_at(Grade.UNKNOWN),
-    "odd": judge(standing_at(Grade.GOOD), found(Kind.SENTINEL)),
-    "bad": judge(standing_at(Grade.GOOD), found(Kind.NUMERIC)),
-}
-
-
-def test_hard_evidence_excludes_and_softer_evidence_only_shows() -> None:
-    got = standings(POOL, POOL)
-    assert [name for name, s in got.items() if s.barred] == ["bad"]
-    assert [name for name, s in got.items() if s.last_resort] == []
-    assert got["bad"].alarm == "flagged: numeric_fault was seen"
-
-
-def test_the_operator_chooses_what_a_grade_does() -> None:
-    got = standings(POOL, POOL, BarPolicy(flagged=Bar.RANK_LAST, suspect=Bar.EXCLUDE))
-    assert got["odd"].barred
-    assert got["bad"].last_resort
-    assert not standings(POOL, POOL, BarPolicy(flagged=Bar.OBSERVE))["bad"].barred
-
-
-def test_the_only_usable_backend_serves_although_it_is_flagged_and_loudly() -> None:
-    got = standings(POOL, ["bad"])
-    assert got["bad"].barred is None
-    assert got["bad"].last_resort
-    assert "no other backend" in (got["bad"].alarm or "")
-
-
-@given(st.dictionaries(st.sampled_from("abcd"), st.sampled_from(list(Grade)), min_size=1), st.data())
-def test_quality_never_leaves_a_model_without_a_backend(grades: dict[str, Grade], data: st.DataObject) -> None:
-    pool = {name: standing_at(grade) for name, grade in grades.items()}
-    usable = data.draw(st.lists(st.sampled_from(sorted(pool)), min_size=1, unique=True))
-    policy = BarPolicy(data.draw(st.sampled_from(Bar)), data.draw(st.sampled_from(Bar)))
-    got = standings(pool, usable, policy)
-    assert any(got[name].barred is None for name in usable)
 
 
 def test_a_wider_tolerance_and_a_smaller_risk_flag_less() -> None:
