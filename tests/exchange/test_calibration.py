@@ -33,3 +33,21 @@ async def test_status_says_how_predictions_compare_with_what_came(world: World) 
     assert shown["ttft"]["samples"] == shown["end"]["samples"] == 1
     assert abs(shown["ttft"]["bias"] * predicted.ttft_s - 2.0) < 0.05
     assert serving.end_calibration.bias > 0.0
+
+
+async def test_a_call_that_waited_behind_a_long_prompt_teaches_what_prompts_cost(world: World) -> None:
+    spark = world.backend("spark")
+    await world.start()
+    speed = world.app.fleet.backends["spark"].serving[MODEL].speed
+    overhead, per_token = speed.prefill.p, speed.prefill.q
+    long = world.chat(messages=[{"role": "user", "content": "word " * 8000}])
+    ahead = await spark.call()
+    short = world.chat()
+    behind = await spark.call()
+    await asyncio.sleep(5.0)
+    behind.stream("one", "two")
+    await short.whole()
+    assert speed.prefill.q > 1.1 * per_token, "the backend prefilled some thousand tokens before it"
+    assert speed.prefill.p < 2.0 * overhead
+    ahead.stream("one")
+    await long.whole()
