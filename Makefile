@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CHECKED := router tests deploy/compile.py
 COMPILED := build/compiled
 
-.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame fuzz chaos soak ui-test prometheus-test routing-study sim-validate quality-study clean
+.PHONY: help test compiled test-compiled fix docs demo real bench bench-peers flame fuzz chaos soak ui-test prometheus-test routing-study routing-study-live sim-validate quality-study clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -19,7 +19,8 @@ test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: eve
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m "not real and not slow" $(COVERAGE)
+	$(BIN)/pytest -m "not live and not real and not slow" -n auto $(COVERAGE)
+	$(BIN)/pytest -m "live and not slow" $(if $(COVERAGE),$(COVERAGE) --cov-append)
 
 $(COMPILED)/.ready: $(VENV)/.ready deploy/compile.py $(shell find router -name '*.py')
 	$(BIN)/python deploy/compile.py
@@ -71,6 +72,9 @@ quality-study: $(VENV)/.ready ## tables and a plot of how well damage is told fr
 
 routing-study: $(VENV)/.ready ## every policy beside an oracle on replayed traces (10 minutes or more; ARGS=--quick)
 	$(BIN)/python -m tests.study.routing_study $(ARGS)
+
+routing-study-live: $(VENV)/.ready ## the same through HTTP: simulated servers and a router a policy (12 minutes; ARGS="--rounds 4")
+	$(BIN)/python -m tests.study.live $(ARGS)
 
 sim-validate: $(VENV)/.ready ## the simulator's predictions beside a real vLLM on CPU (x86-64; .real/; up to 5 minutes)
 	$(BIN)/python -m tests.study.validate $(ARGS)
