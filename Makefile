@@ -19,8 +19,7 @@ test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: eve
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m "not live and not real and not slow" -n auto $(COVERAGE)
-	$(BIN)/pytest -m "live and not slow" $(if $(COVERAGE),$(COVERAGE) --cov-append)
+	$(BIN)/pytest -m "not real and not slow" $(COVERAGE)
 
 $(COMPILED)/.ready: $(VENV)/.ready deploy/compile.py $(shell find router -name '*.py')
 	$(BIN)/python deploy/compile.py
