@@ -25,10 +25,29 @@ from tests.processes import DidNotStart
 from tests.study.live_figures import Key, table, verdict
 from tests.study.live_fleet import LiveFleet, Use, as_processes_have_it, use, workplace
 from tests.study.live_load import Outcome, play, schedule
+from tests.study.page import with_live
 from tests.study.routing_study import FLEETS, LONGEST_PROMPT, POLICIES, ROOT, TRACES, fleet_of, trace_of
 
+PAGE = ROOT / "docs" / "routing-study.md"
 WARM_UP_S = 12.0
 MADE_UP = 2000  # calls of a synthetic trace
+HEAD = """
+## Live, through HTTP
+
+Written by `make routing-study-live ARGS=--write`. The same engines, now as processes: one `router sim` for each backend
+of a fleet (those of one Spark share its bandwidth) and `router serve` with one policy after another, fed by a streaming
+client on the same machine. Nothing was measured on a Spark here either; what is real is the router: its proxy, clock,
+learning and bookkeeping.
+
+**How.** Every policy gets the same calls: a place of the trace, Poisson arrivals, prompts of as many tokens, an answer
+as long as the trace's, which the call does not announce. Processes start afresh for each policy and round, with nothing
+learned; the first seconds (below) are the warm-up, played but not counted. Times are not sped up. Canaries are off.
+**Virtual** columns replay these very calls in virtual time. There the router has measured each backend alone before
+its first call, here it learns from the warm-up's calls only. Ranges are 95 % intervals over calls (bootstrap), which
+take calls as independent; as calls wait for each other, they are too narrow. A p99 is here about the longest call. The load is above the capacity at
+which the oracle keeps 99 % goodput, so that a minute holds enough calls: goodput is low for everybody. Ends are
+compared call by call: 0.80 means that the same calls ended in 80 % of the other policy's time.
+"""
 
 
 @dataclass(slots=True)
@@ -150,7 +169,12 @@ async def run(options: argparse.Namespace) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    print(document(await study(options), options))
+    made = document(await study(options), options)
+    print(made)
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+        PAGE.write_text(with_live(page, f"{HEAD}\n{made}"), encoding="utf-8")
+        say(f"written: {PAGE}")
 
 
 def main() -> None:
@@ -163,6 +187,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--load", type=float, default=100.0, help="answer tokens a second that each Spark is offered")
     parser.add_argument("--seed", type=int, default=3, help="of the first round: place in the trace, arrivals, chance")
+    parser.add_argument("--write", action="store_true", help="also put the result into docs/routing-study.md")
     try:
         asyncio.run(run(parser.parse_args()))
     except (KeyboardInterrupt, asyncio.CancelledError):

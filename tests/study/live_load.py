@@ -18,6 +18,7 @@ from router.sim.tokens import WORDS
 from router.sim.trace import PREFIX_BLOCK, Arrival, at_rate, slice_of
 
 FRAME_TOKENS = 16  # of the chat template and the order to count, beside the words of a prompt
+PLACE = 100  # calls in a row of the trace; a longer window plays them again
 LIMIT_S = 180.0  # a call that takes longer has failed
 
 
@@ -37,10 +38,10 @@ def schedule(calls: Sequence[Arrival], seconds: float, tokens_per_s: float, seed
     The rate in calls a second follows from the mean answer of the place, so that places with long answers and places
     with short ones load a fleet alike.
     """
-    place = slice_of(calls, 100, seed, longest)
+    place = slice_of(calls, PLACE, seed, longest)
     per_s = tokens_per_s / mean(one.output_tokens for one in place)
-    count = int(3 * per_s * seconds) + 30  # more than come in time
-    timed = at_rate(slice_of(calls, 100, seed, longest) * (count // 100 + 1), per_s, seed)
+    rounds = int(3 * per_s * seconds) // len(place) + 1  # more than come in time
+    timed = at_rate(place * rounds, per_s, seed)
     return [one for one in timed if one.at < seconds]
 
 

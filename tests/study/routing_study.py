@@ -22,6 +22,7 @@ from router.sim.oracle import oracle
 from router.sim.replay import Change, Ended, Replay
 from router.sim.report import Summary, summarise
 from router.sim.trace import Arrival, at_rate, read, slice_of, with_models
+from tests.study.page import with_virtual
 
 ROOT = Path(__file__).parents[2]
 FLEETS = ("one-spark-three-kernels", "two-sparks-two-kernels", "two-sparks-mixed-models")
@@ -318,7 +319,9 @@ def main() -> None:
     if missing:
         sys.exit(f"{args.traces} lacks {', '.join(missing)}: both are public, --traces says where they lie")
     seeds, calls, loads = (2, 120, LOADS[1:2]) if args.quick else (args.seeds, args.calls, LOADS)
-    args.out.write_text(study(args.traces, seeds, calls, loads, args.jobs), encoding="utf-8")
+    made = study(args.traces, seeds, calls, loads, args.jobs)
+    page = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    args.out.write_text(with_virtual(page, made), encoding="utf-8")
     print(f"written: {args.out}")
 
 

@@ -12,7 +12,7 @@ from router.sim.replay import Ended
 from router.sim.scripts import count
 from router.sim.tokens import encode
 from router.sim.trace import Arrival, synthetic
-from tests.study import live_figures, live_fleet, live_load
+from tests.study import live_figures, live_fleet, live_load, page
 from tests.study.live import Turn, counted, virtual
 from tests.study.live_load import Outcome
 from tests.study.routing_study import fleet_of
@@ -133,3 +133,10 @@ def test_a_share_over_the_limit_is_told() -> None:
     assert (used.router, used.sim, used.load, used.machine) == (0.1, 0.4, 0.1, 0.4)
     assert not used.is_too_much
     assert replace(used, router=0.7).is_too_much
+
+
+def test_neither_study_loses_what_the_other_wrote_on_the_page() -> None:
+    both = page.with_live(page.with_virtual("", "# Virtual\n"), "## Live\n")
+    assert page.with_virtual(both, "# New\n") == page.with_live("# New\n", "## Live\n")
+    assert page.with_live(both, "## New") == page.with_live("# Virtual", "## New\n")
+    assert page.with_virtual(page.with_virtual("", "# Virtual\n"), "# New\n") == "# New\n"
