@@ -44,8 +44,8 @@ as long as the trace's, which the call does not announce. Processes start afresh
 learned; the first seconds (below) are the warm-up, played but not counted. Times are not sped up. Canaries are off.
 **Virtual** columns replay these very calls in virtual time. There the router has measured each backend alone before
 its first call, here it learns from the warm-up's calls only. Ranges are 95 % intervals over calls (bootstrap), which
-take calls as independent; as calls wait for each other, they are too narrow. A p99 is here about the longest call. The load is above the capacity at
-which the oracle keeps 99 % goodput, so that a minute holds enough calls: goodput is low for everybody. Ends are
+take calls as independent; as calls wait for each other, they are too narrow. A p99 is here about the longest call. The
+load is above the capacity at which the oracle keeps 99 % goodput, so that a minute holds enough calls. Ends are
 compared call by call: 0.80 means that the same calls ended in 80 % of the other policy's time.
 """
 
