@@ -19,7 +19,8 @@ test: $(VENV)/.ready ## format, lint, strict types, import contracts, tests: eve
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m "not real and not slow" $(COVERAGE)
+	$(BIN)/pytest -m "not live and not real and not slow" -n auto $(COVERAGE)
+	$(BIN)/pytest -m "live and not slow" $(if $(COVERAGE),$(COVERAGE) --cov-append)
 
 $(COMPILED)/.ready: $(VENV)/.ready deploy/compile.py $(shell find router -name '*.py')
 	$(BIN)/python deploy/compile.py
