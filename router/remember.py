@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from router.backend import Backend
@@ -80,6 +81,9 @@ class Memory:
                 load_s=backend.load_eta_s,
             )
         )
+        if old and not changed:  # the same build, known better: what was measured of it goes along
+            for row in self._history.rows_now(BenchDay, backend=backend.name, build=old):
+                self._history.keep(replace(row, build=backend.build))
         for model, serving in backend.serving.items():
             known = self._recall(backend, model)
             if known is not None:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _SPARKRUN_LOG = "/tmp/sparkrun_serve.log"
 _PLACES = frozenset({"model", "model_tag", "host", "port"})  # where it is and what it serves stand elsewhere
+_NOT_KNOWN = ("", "unknown", "[]")  # parts of a build that nobody has seen yet
 _MOST_FLAGS = 1000  # characters kept of them, for a person
 _AGAIN_S = 60.0  # between looks at a log that does not name a kernel yet: a start takes minutes
 
@@ -49,6 +50,7 @@ class IdentityLoop:
         self._helper = helper
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
+        self._parts: dict[str, tuple[str, ...]] = {}  # of each backend's build, as judged last
         self.identities: dict[str, Identity] = {}
 
     def on_event(self, event: object) -> None:
@@ -133,18 +135,18 @@ class IdentityLoop:
     def _judge_build(self, backend: Backend, identity: Identity | None) -> None:
         checkpoint = next((card.root or "" for card in backend.cards), "")
         args = sorted((identity.args if identity is not None else {}).items())
-        flags = repr(args)
-        new = build_id(
-            backend.name, checkpoint, backend.kernel, backend.version or "", backend.fingerprint or "", flags
-        )
-        old = backend.build
+        parts = (checkpoint, backend.kernel, backend.version or "", backend.fingerprint or "", repr(args))
+        new = build_id(backend.name, *parts)
+        old, before = backend.build, self._parts.get(backend.name, parts)
+        self._parts[backend.name] = parts
         if new == old:
             return
         backend.build = new
         shown = " ".join(f"{name}={value}" for name, value in args if name not in _PLACES)
         backend.flags = " ".join(shown.split())[:_MOST_FLAGS]
-        # A fingerprint or log that is read for the first time completes a build; it does not change one.
-        self._on_build(backend, old, bool(old))
+        # A fingerprint or log that is read for the first time completes a build: what was learned of it still holds.
+        is_change = any(was not in (*_NOT_KNOWN, now) for was, now in zip(before, parts, strict=True))
+        self._on_build(backend, old, bool(old) and is_change)
         if old:
             for model, serving in backend.serving.items():
                 if serving.grade is not Grade.UNKNOWN and serving.flagged_by != "operator":

@@ -137,6 +137,24 @@ async def test_a_kernel_table_does_not_push_a_bench_aside(world: KeptWorld) -> N
     assert world.estimates()["prefill_rate"].source == "bench"
 
 
+async def test_a_fingerprint_seen_first_after_a_bench_takes_the_bench_along(world: KeptWorld) -> None:
+    app = await world.start()
+    await told(world, world.result())
+    backend = app.fleet.backends["marlin"]
+    before = backend.build
+    app.identity.fingerprint_seen(backend, "vllm-0.33.0-aa")
+    await asyncio.sleep(5.0)
+    assert backend.build != before, "the build is known better"
+    assert world.estimates()["prefill_rate"].source == "bench"
+    app.identity.fingerprint_seen(backend, "vllm-0.33.1-bb")
+    await asyncio.sleep(5.0)
+    assert world.estimates()["prefill_rate"].source == "history", "another build: a wide guess from the old one"
+    assert app.history is not None
+    kept = {one.build for one in await app.history.rows(BenchDay)}
+    assert len(kept) == 2
+    assert backend.build not in kept
+
+
 async def test_another_build_is_not_given_what_was_measured_of_this_one(world: KeptWorld) -> None:
     await world.start()
     before = world.estimates()["prefill_rate"]
