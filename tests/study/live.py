@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -143,9 +143,8 @@ async def study(options: argparse.Namespace) -> list[Records]:
     return found
 
 
-def document(found: Sequence[Records], options: argparse.Namespace) -> str:
+def document(found: Sequence[Records], options: argparse.Namespace, about: Mapping[str, str]) -> str:
     """The section of the documentation page."""
-    about = machine.description()
     _, trace = source(options.traces, options.trace)
     parts = [
         f"Run on {time.strftime('%Y-%m-%d', time.gmtime())} on {about['cpu']}, Python {about['python']}, "
@@ -157,7 +156,7 @@ def document(found: Sequence[Records], options: argparse.Namespace) -> str:
         told, served = (mean(pair[n] for pair in one.lengths) for n in (0, 1))
         most = Use(*(max(getattr(use, name) for use in one.uses) for name in ("router", "sim", "load", "machine")))
         parts += ["", f"### Live: {one.fleet.name}", "", *table(one.live, one.virtual, one.fleet.promise), ""]
-        parts.append(f"{verdict(one.live, one.fleet.promise)} CPU at most: {most}. ")
+        parts.append(f"{verdict(one.live, one.fleet.promise)} CPU at most: {most}.")
         parts.append(f"Mean prompt: {told:.0f} tokens in the trace, {served:.0f} as served.")
         if any(each.is_too_much for each in one.uses):
             parts.append("**WARNING: over 60 % of a core or of the machine in use: it may have set the pace.**")
@@ -169,7 +168,8 @@ async def run(options: argparse.Namespace) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    made = document(await study(options), options)
+    about = machine.description()  # before: the commit may be another at the end
+    made = document(await study(options), options, about)
     print(made)
     if options.write:
         page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--trace", choices=tuple(TRACES), default="azure")
     parser.add_argument("--fleets", nargs="+", choices=FLEETS, default=list(FLEETS[:2]))
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
-    parser.add_argument("--seconds", type=float, default=50.0, help="of a policy and round, beside the warm-up")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a policy and round, beside the warm-up")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--load", type=float, default=100.0, help="answer tokens a second that each Spark is offered")
     parser.add_argument("--seed", type=int, default=3, help="of the first round: place in the trace, arrivals, chance")
