@@ -131,3 +131,11 @@ def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
     assert checked(file, {}, None, False, console) == MISTAKES
     assert isinstance(console.file, io.StringIO)
     assert f"{tmp_path / 'ca.pem'} holds no certificate" in console.file.getvalue()
+
+
+def test_localhost_in_a_container_is_a_warning_since_it_may_share_its_hosts_network(tmp_path: Path) -> None:
+    code, said = run(tmp_path, "backends: ['http://localhost:8000']\n", in_container=True)
+    assert code == 0
+    assert "host.docker.internal" in said
+    code, _ = run(tmp_path, "backends: ['http://localhost:8000', 'http://nowhere:8000']\n", in_container=True)
+    assert code == 1

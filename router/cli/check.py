@@ -94,8 +94,10 @@ def checked(
     for hint in dict.fromkeys(name.hint for name in names if name.hint):
         hosts = [name.host for name in names if name.hint == hint]
         advice = hint.replace("HOST", hosts[0]) if len(hosts) == 1 else hint
-        console.print(f"[red]{escape(', '.join(hosts))}[/]: {escape(advice)}", soft_wrap=True)
-    return MISTAKES if lost or any(name.hint for name in names) else FINE
+        # A name that resolves may still be meant: a container with the host's network finds the machine at localhost.
+        style = "yellow" if all(name.addresses for name in names if name.hint == hint) else "red"
+        console.print(f"[{style}]{escape(', '.join(hosts))}[/]: {escape(advice)}", soft_wrap=True)
+    return MISTAKES if lost or not all(name.addresses for name in names) else FINE
 
 
 def show(fault: FleetFault, console: Console) -> None:

@@ -106,6 +106,18 @@ def test_a_call_appears_by_itself_and_is_explained(page: Page) -> None:
     assert "about" in page.text("#calls .decision")
 
 
+def test_behind_a_name_stands_how_true_predictions_were_and_what_its_gpu_says(page: Page) -> None:
+    page.call()
+    page.click("#fleet tbody button.name")
+    page.until(lambda: "times that, usually off by" in page.text("#fleet .details"))
+    details = page.text("#fleet .details")
+    assert "predicted TTFT" in details
+    assert "prefill rate" in details
+    assert "write gpu: ssh://spark-1 to read it" in details
+    page.click("#fleet tbody button.name")
+    page.until(lambda: page.count("#fleet .details") == 0)
+
+
 def test_the_plots_draw_what_was_measured(page: Page) -> None:
     page.call()
     page.until(

@@ -53,7 +53,7 @@ function rowsOf(backend, model, first) {
   fill(cells[6], [model?.in_flight ?? backend.in_flight], ([count]) => el("span", { class: count ? "busy" : "muted" }, String(count)));
   if (!first || !opened.has(backend.name)) return [row];
   const more = kept(`${backend.name}\ndetails`, () => el("tr", { class: "details" }, el("td", { colspan: 10 })));
-  fill(more.cells[0], backend.models.concat(backend.health, backend.health_reason, backend.intent_reason, backend.build), () => details(backend));
+  fill(more.cells[0], backend.models.concat(backend.gpus, backend.health, backend.health_reason, backend.intent_reason, backend.build), () => details(backend));
   return [row, more];
 }
 
@@ -159,20 +159,48 @@ function details(backend) {
     ["Health", `${backend.health}: ${backend.health_reason}`],
     ["Intent", backend.intent_reason ? `${backend.intent}: ${backend.intent_reason}` : backend.intent],
     ["Kernel", backend.kernel_detail], ["Build", backend.build || "–"], ["Fingerprint", backend.fingerprint ?? "–"],
+    ...backend.gpus.map((one) => [backend.gpus.length > 1 ? `GPU of ${one.host}` : "GPU", gpu(one)]),
   ];
   const models = backend.models.map((model) => el("div", { class: "learned" },
     el("h3", {}, model.model),
     el("p", {}, `Quality: ${model.grade_reason}`),
     model.evidence.length ? el("ul", {}, model.evidence.map((line) => el("li", {}, line))) : null,
-    el("dl", {}, Object.entries(model.speed).flatMap(([name, one]) => [
-      el("dt", {}, name.replaceAll("_", " ")),
-      el("dd", {}, one.samples >= 1 ? `${number(one.value)} ± ${number(one.spread)} (${number(one.samples)} samples)` : `${number(one.value)} (not learned: ${one.source})`),
-    ])),
+    el("dl", {}, [
+      ...Object.entries(model.speed).map(([name, one]) => [name.replaceAll("_", " "), learned(one)]),
+      ["predicted TTFT", calibrated(model.calibration.ttft)],
+      ["predicted end", calibrated(model.calibration.end)],
+      ...(model.outliers.last.length ? [["did not fit", outliers(model.outliers)]] : []),
+    ].flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     model.cannot.length ? el("p", {}, `Cannot: ${model.cannot.join(", ")}`) : null));
   const up = backend.health === "healthy";
   const button = el("button", { type: "button", onclick: () => order(up ? "eject" : "readmit", backend.name) }, up ? "Eject…" : "Readmit…");
   return el("div", { class: "inside" },
     el("div", {}, el("dl", {}, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])), button), ...models);
+}
+
+function learned(one) {
+  if (one.samples < 1) return `${number(one.value)} (not learned: ${one.source})`;
+  const age = one.age_s === null ? "" : `, ${duration(one.age_s)} old`;
+  return `${number(one.value)} ± ${number(one.spread)} (${number(one.samples)} samples${age})`;
+}
+
+function calibrated(one) {
+  if (!one) return "not learned";
+  return `came after ${number(one.bias)} times that, usually off by ${Math.round(one.error * 100)} % (${number(one.samples)} answers)`;
+}
+
+function outliers({ counts, last }) {
+  const newest = last[last.length - 1];
+  const how = newest.ratio >= 1 ? `${number(newest.ratio)} times as slow` : `${number(1 / newest.ratio)} times as fast`;
+  const kinds = Object.entries(counts).map(([kind, count]) => `${count} ${kind}`).join(", ");
+  return `${kinds} (last: ${newest.kind}, ${newest.what} ${how}, ${duration(newest.ago_s)} ago)`;
+}
+
+function gpu({ reading, detail }) {
+  if (!reading) return detail || "not read";
+  const units = [["clock_mhz", "MHz"], ["temperature_c", "°C"], ["power_w", "W"]];
+  const text = units.filter(([key]) => reading[key] !== null).map(([key, unit]) => `${Math.round(reading[key])} ${unit}`).join(", ");
+  return reading.capped_by.length ? `${text} (clock-capped: ${reading.capped_by.join(", ")})` : text;
 }
 
 /** What a person should know, worst first; empty where all is well. */
@@ -186,6 +214,9 @@ export function attention(status) {
     for (const model of one.models) {
       if (model.grade === "flagged") lines.push(["bad", `${one.name}: ${model.model} is flagged: ${model.grade_reason}`]);
       if (model.gate) lines.push(["warn", `${one.name}: ${model.model} gets no calls yet: ${model.gate}`]);
+    }
+    for (const { host, reading } of one.gpus) {
+      if (reading?.capped_by.length) lines.push(["warn", `${host}: its GPU's clock is held back (${reading.capped_by.join(", ")}): speeds mean little now`]);
     }
     if (one.health === "ejected") lines.push(["bad", `${one.name}: ejected ${duration(one.health_for_s)} ago: ${one.health_reason}`]);
   }
