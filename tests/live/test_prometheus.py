@@ -37,6 +37,11 @@ MAY_BE_EMPTY = {
     "Canary score (nats per text)": "scores come with the first check, minutes after the start",
     "Share of time spent on canaries": "likewise",
     "Canaries and suspicions": "likewise",
+    "GPU clock": "no machine here need have one",
+    "GPU temperature": "likewise",
+    "GPU power": "likewise",
+    "GPU clock held back": "likewise",
+    "Samples that did not fit the learned speed": "all of them fitted",
 }
 
 
