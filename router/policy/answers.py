@@ -169,7 +169,7 @@ def _is_mixed(dense: str) -> bool:
         if count >= FLOOD_SHARE * len(dense):
             return False
         taken += count
-        if taken > (1.0 - FLOOD_SHARE) * len(dense):
+        if len(dense) - taken < FLOOD_SHARE * len(dense):  # as `flood` counts: 1 - 0.9 is a little less than 0.1
             return True
     return False
 

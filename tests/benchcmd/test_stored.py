@@ -150,6 +150,7 @@ async def test_a_fingerprint_seen_first_after_a_bench_takes_the_bench_along(worl
     await asyncio.sleep(5.0)
     assert world.estimates()["prefill_rate"].source == "history", "another build: a wide guess from the old one"
     assert app.history is not None
+    await asyncio.to_thread(app.history.settle)
     kept = {one.build for one in await app.history.rows(BenchDay)}
     assert len(kept) == 2
     assert backend.build not in kept

@@ -104,6 +104,10 @@ def test_any_text_can_be_judged(text: str) -> None:
         is_right(check, expected, Answer(text, ((text, text),)))
 
 
+def test_a_flood_of_exactly_its_share_is_one() -> None:
+    assert flood("a" * 24 + "!" * 369 + "a" * 17) is not None
+
+
 @given(st.data(), st.integers(LEAST_FLOOD, 400), st.integers(0, 60))
 def test_the_quick_look_never_overlooks_a_flood(data: st.DataObject, run: int, others: int) -> None:
     rest = data.draw(st.text(alphabet="abcxyz", min_size=others, max_size=others))
