@@ -91,6 +91,7 @@ class IdleWork:
         self._taken: set[tuple[str, str, str]] = set()  # model, build, day
         self._refused: set[tuple[str, str]] = set()  # model, build
         self._not_before: dict[str, float] = {}
+        self._checked_at: dict[tuple[str, str], float] = {}  # backend, model: a check may teach nothing, and is one
         self._progress: dict[tuple[str, str], Progress] = {}
         self._counted: dict[str, tuple[float | None, float | None]] = {}
         self._used_at: dict[str, float] = {}  # machine: when one of its engines was last seen to work for anybody
@@ -136,7 +137,8 @@ class IdleWork:
         if not backend.build or now < self._not_before.get(backend.name, 0.0) or self._is_busy(backend, model):
             return None
         serving, speed = backend.serving[model], self._fleet.config.speed
-        learned = [line.at for line in (serving.speed.prefill, serving.speed.decode) if line.at is not None]
+        moments = (serving.speed.prefill.at, serving.speed.decode.at, self._checked_at.get((backend.name, model)))
+        learned = [at for at in moments if at is not None]
         used = [max(host.active.at, self._used_at.get(host.name, 0.0)) for host in backend.hosts]
         since = max([*used, backend.health.since])
         one = Stillness(
@@ -185,6 +187,7 @@ class IdleWork:
         if work is Work.CHECK:
             for step in _that_fit(CHECK, backend.contexts.get(model)):
                 await self._burst(backend, model, target, step)
+            self._checked_at[backend.name, model] = self._fleet.clock()
             return
         progress = self._progress_of(backend, model)
         steps = _that_fit(FIXED, backend.contexts.get(model))
