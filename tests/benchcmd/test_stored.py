@@ -140,6 +140,8 @@ async def test_a_kernel_table_does_not_push_a_bench_aside(world: KeptWorld) -> N
 async def test_a_fingerprint_seen_first_after_a_bench_takes_the_bench_along(world: KeptWorld) -> None:
     app = await world.start()
     await told(world, world.result())
+    assert app.history is not None
+    await asyncio.to_thread(app.history.settle)  # time is virtual here, the disk is not
     backend = app.fleet.backends["marlin"]
     before = backend.build
     app.identity.fingerprint_seen(backend, "vllm-0.33.0-aa")
@@ -149,7 +151,6 @@ async def test_a_fingerprint_seen_first_after_a_bench_takes_the_bench_along(worl
     app.identity.fingerprint_seen(backend, "vllm-0.33.1-bb")
     await asyncio.sleep(5.0)
     assert world.estimates()["prefill_rate"].source == "history", "another build: a wide guess from the old one"
-    assert app.history is not None
     await asyncio.to_thread(app.history.settle)
     kept = {one.build for one in await app.history.rows(BenchDay)}
     assert len(kept) == 2
