@@ -136,11 +136,8 @@ class App:
                 history_file, self._notice_from_thread, self.outside.wall, pragmas=self.outside.pragmas
             )
             self.memory = Memory(self.fleet, self.history, self.outside.wall)
-            self.bus.subscribe(self.history.on_event)
-            self.bus.subscribe(self.memory.on_event, HealthChanged, IntentChanged)
         self.helper = Helper(self.outside.executor)
         self.identity = IdentityLoop(self.fleet, self.bus, LogAccess(), self._build_known, self.helper)
-        self.bus.subscribe(self.identity.on_event, HealthChanged)
         self.gpus = GpuLoop(self.fleet, self.outside.run, self.outside.which)
         self.quality = QualityLoop(
             self.fleet,
@@ -164,6 +161,14 @@ class App:
             self.history,
         )
         self.sentinel = LiveSentinel(self.fleet, self.outside.wall, self.quality.suspect, self.metrics.suspicion)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Who hears of what. The history comes first: what others do about an event is kept after it."""
+        if self.history is not None and self.memory is not None:
+            self.bus.subscribe(self.history.on_event)
+            self.bus.subscribe(self.memory.on_event, HealthChanged, IntentChanged)
+        self.bus.subscribe(self.identity.on_event, HealthChanged)
         checks = (HealthChanged, KernelObserved, BuildChanged, QualityChanged, CanaryEnded)
         self.bus.subscribe(self.quality.on_event, *checks)
         self.bus.subscribe(self.sentinel.on_event, BuildChanged)
@@ -176,8 +181,8 @@ class App:
         self.prober.on_restart = self.identity.restarted
         self.fleet.listeners.append(self._models_changed)
         self.bus.subscribe(self.metrics.on_event)
-        if logs is not None:
-            self.bus.subscribe(logs.on_event)
+        if self.logs is not None:
+            self.bus.subscribe(self.logs.on_event)
 
     # --- life ---
 
