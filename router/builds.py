@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 
-from router.history.rows import BenchDay, Build, Hour, Incident, Load, Verdict
+from router.bench.fixed import DECODE, DECODE_FOUR, PREFILL
+from router.history.rows import BENCH_WORKLOAD, BenchDay, Build, Hour, Incident, Load, Verdict
+from router.policy.idlework import Work
 
 UNKNOWN_SPREAD = 0.07  # relative, between days, until three days were seen: published run-to-run noise of a Spark
 LEAST_SPREAD = 0.015  # relative: three days that happen to agree are not exact
@@ -20,9 +22,9 @@ DAYS_FOR_SPREAD = 3
 THROTTLED = 0.15  # slower by this much, prefill and decode both: the box, not the build
 CAPPED = 0.10  # a clock so much below that of other days: clock caps and heat move results by 15 to 35 %
 ONE_OUTAGE_S = 1800.0  # an ejection and the restart after it are one: a load takes up to 18 minutes
-FIXED, BENCH, TRAFFIC = "fixed workload 1", "router bench", "traffic"
+FIXED, BENCH, TRAFFIC = Work.FIXED.value, BENCH_WORKLOAD, "traffic"
 SOURCES = (FIXED, BENCH, TRAFFIC)  # the more alike the work, the better it compares
-PREFILL, DECODE, DECODE_FOUR, TTFT = "prefill_tok_s", "decode_c1_tok_s", "decode_c4_tok_s", "ttft_s"
+TTFT = "ttft_s"
 
 
 Days = Sequence[tuple[str, Mapping[str, float]]]

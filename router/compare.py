@@ -11,19 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.bench.fixed import DECODE, DECODE_FOUR, PREFILL
 from router.bench.stats import t_quantile
-from router.builds import (
-    DAYS_FOR_SPREAD,
-    DECODE,
-    DECODE_FOUR,
-    PREFILL,
-    SOURCES,
-    THROTTLED,
-    TRAFFIC,
-    TTFT,
-    BuildSummary,
-    Figure,
-)
+from router.builds import DAYS_FOR_SPREAD, SOURCES, THROTTLED, TRAFFIC, TTFT, BuildSummary, Figure
 from router.history.rows import Build
 
 CLOCKS_DIFFER = 0.05  # from here on a verdict says so

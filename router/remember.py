@@ -15,13 +15,12 @@ from router.backend import Backend
 from router.events import Event, HealthChanged, IntentChanged
 from router.fleet import Fleet
 from router.history import History
-from router.history.rows import BenchDay, Build, Load, OperatorIntent, SpeedState
+from router.history.rows import BENCH_WORKLOAD, BenchDay, Build, Load, OperatorIntent, SpeedState
 from router.policy.facts import Health, Intent
 from router.policy.speed import SpeedModel
 
 log = logging.getLogger(__name__)
 
-BENCH_WORKLOAD = "router bench"
 _LOADS = 5  # earlier loads that the expectation of the next one rests on
 
 

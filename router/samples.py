@@ -10,13 +10,12 @@ from router.errors import BackendFault
 from router.openai.call import Call
 from router.openai.errors import ErrorKind
 from router.policy.facts import CONTINUATION, Candidate
+from router.policy.speed import SHORTEST_DECODE
 from router.wire.relay import ENDED, Relay
 
 if TYPE_CHECKING:
     from router.exchange import Exchange
     from router.front import Front
-
-_SHORTEST_DECODE = 8  # tokens; fewer say more about jitter than about speed
 
 
 def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: BackendFault | None) -> None:
@@ -55,7 +54,7 @@ def take(front: Front, exchange: Exchange, lease: Lease, relay: Relay, failure: 
     )
     tokens = (usage.completion_tokens or 0) - 1
     seconds = relay.last_at - relay.content_at
-    if tokens >= _SHORTEST_DECODE and seconds > 0:
+    if tokens >= SHORTEST_DECODE and seconds > 0:
         streams, siblings = lease.mean_load(relay.last_at)
         speed.observe_decode(now, tokens, seconds, streams, siblings)
 

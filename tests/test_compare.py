@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from router.builds import BENCH, DECODE, DECODE_FOUR, FIXED, PREFILL, Rows, figure_of, rates_of, slow_days, summaries
+from router.bench.fixed import DECODE, DECODE_FOUR, PREFILL
+from router.builds import BENCH, FIXED, Rows, figure_of, rates_of, slow_days, summaries
 from router.cli.main import app
 from router.compare import compare, not_comparable, remarks
 from router.history import History

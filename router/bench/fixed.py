@@ -12,6 +12,8 @@ from statistics import median
 
 from router.bench.measured import Stream
 
+PREFILL, DECODE, DECODE_FOUR = "prefill_tok_s", "decode_c1_tok_s", "decode_c4_tok_s"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -55,13 +57,13 @@ def figures_of(bursts: Bursts) -> dict[str, float]:
     counts from the first content on.
     """
     figures = {}
-    for name, step in (("decode_c1_tok_s", "one"), ("decode_c4_tok_s", "four")):
+    for name, step in ((DECODE, "one"), (DECODE_FOUR, "four")):
         rates = [sum(map(_rate, burst)) for burst in bursts.get(step, ()) if all(_rate(one) for one in burst)]
         if rates:
             figures[name] = median(rates)
     short, long = _prompts(bursts.get("short", ())), _prompts(bursts.get("long", ()))
     if short is not None and long is not None and long[1] > short[1] and long[0] > short[0]:
-        figures["prefill_tok_s"] = (long[0] - short[0]) / (long[1] - short[1])
+        figures[PREFILL] = (long[0] - short[0]) / (long[1] - short[1])
     return figures
 
 

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from router import builds
 from router import compare as comparing
-from router.builds import DECODE, DECODE_FOUR, FIXED, PREFILL, TRAFFIC, TTFT, BuildSummary
+from router.bench.fixed import DECODE, DECODE_FOUR, PREFILL
+from router.builds import FIXED, TRAFFIC, TTFT, BuildSummary
 from router.cli.ask import AsJson, fail
 from router.errors import ConfigFault
 from router.history.reader import HistoryUnreadable, Reader
@@ -154,7 +155,8 @@ def _build(rows: Sequence[BuildSummary], beginning: str) -> str:
 def _no_such(rows: Sequence[BuildSummary], beginning: str, found: set[str]) -> NoReturn:
     known = {one.build.id: f"  {one.build.id[:8]}  {_what(one)}" for one in rows if not found or one.build.id in found}
     problem = "several builds begin" if found else "no build begins"
-    fail("\n".join([f"{problem} with {beginning}. Kept:", *(known.values() or ["  none yet"])]), 2)
+    told = f"{problem} with {beginning}. Type as much of one of these ids as tells it from the others:"
+    fail("\n".join([told, *(known.values() or ["  none is kept yet"])]), 2)
 
 
 _NONE = "–"

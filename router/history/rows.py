@@ -147,6 +147,10 @@ class Standing:
     state: Mapping[str, Any]
 
 
+BENCH_WORKLOAD = "router bench"
+"""The workload of a `BenchDay` that an operator's bench left: its figures are fitted lines, not tokens per second."""
+
+
 @dataclass(frozen=True, slots=True)
 class BenchDay:
     """Fixed-workload figures of a build on one day (ISO date), with the GPU's clock, temperature and power if read."""

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from router.backend import Backend
-from router.bench.fixed import CHECK, FIXED, Step, figures_of
+from router.bench.fixed import CHECK, DECODE, DECODE_FOUR, FIXED, PREFILL, Step, figures_of
 from router.bench.measured import Stream
 from router.bench.outcome import CallFailed
 from router.bench.prompts import prompt
@@ -26,7 +26,7 @@ from router.history import History
 from router.history.rows import BenchDay
 from router.policy.facts import Grade
 from router.policy.idlework import IdleLimits, Stillness, Work, due
-from router.policy.speed import SpeedModel
+from router.policy.speed import SHORTEST_DECODE, SpeedModel
 from router.quality.ledger import Ledger
 from router.quality.subject import absence
 from router.vllm.gpu import GpuReading
@@ -233,7 +233,7 @@ class IdleWork:
             if one.prompt_tokens is not None and len(streams) == 1:
                 uncached = max(0.0, one.prompt_tokens - one.cached_tokens)
                 speed.observe_first_token(now, one.first - one.sent, uncached)
-            if tokens >= _SHORTEST_DECODE and seconds > 0:
+            if tokens >= SHORTEST_DECODE and seconds > 0:
                 speed.observe_decode(now, tokens, seconds, len(streams), 0)
 
     def _keep(self, backend: Backend, model: str, progress: Progress) -> None:
@@ -250,11 +250,10 @@ class IdleWork:
         return datetime.fromtimestamp(self._wall(), UTC).date().isoformat()
 
 
-_SHORTEST_DECODE = 8  # tokens, as for traffic (`samples.py`)
 _NAMES = {
-    "decode_c1_tok_s": "{:.1f} tok/s at one stream",
-    "decode_c4_tok_s": "{:.1f} at four",
-    "prefill_tok_s": "prefill {:,.0f} tok/s",
+    DECODE: "{:.1f} tok/s at one stream",
+    DECODE_FOUR: "{:.1f} at four",
+    PREFILL: "prefill {:,.0f} tok/s",
 }
 
 

@@ -17,6 +17,8 @@ from router.policy.facts import Estimate, Speed
 from router.policy.outliers import Kind, Outlier, Outliers, Watch
 from router.policy.recursive import Line
 
+SHORTEST_DECODE = 8  # tokens; fewer say more about jitter than about speed
+
 # Priors where nothing else is known: a mid-size MoE on a Spark (Nemotron-3-Nano NVFP4, public figures of 2026:
 # 50 to 75 tok/s at one stream, 150 aggregate at five, prefill 2,800 to 6,000 tok/s), wide enough to be moved by
 # the first few answers.

@@ -16,7 +16,7 @@ from router.policy.choose import choose
 from router.policy.facts import CallFacts, Candidate, Choice, RoutingLimits, Speed
 from router.policy.lengths import LengthModel
 from router.policy.prefix import PrefixIndex
-from router.policy.speed import HostModel, SpeedModel
+from router.policy.speed import SHORTEST_DECODE, HostModel, SpeedModel
 from router.sim.blocks import BLOCK_TOKENS
 from router.sim.described import DescribedBackend, DescribedFleet
 from router.sim.engine import Engine, StepResult
@@ -24,7 +24,6 @@ from router.sim.host import Host
 from router.sim.trace import PREFIX_BLOCK, Arrival
 
 BYTES_PER_TOKEN, BYTES_SPREAD = 4.4, 0.12  # of a prompt's JSON; the router learns the mean, never the call's own
-SHORTEST_DECODE = 8  # tokens; as in the router
 # What a backend is asked before it gets traffic, one after another (prompt, answer): the router's warm-up.
 PROBES = ((64, 48), (1024, 32), (4096, 32), (64, 48), (1024, 32), (4096, 32))
 
