@@ -101,6 +101,7 @@ class Backend:
     scrape: Scrape | None = None
     scraped_at: float | None = None
     progress_at: float = 0.0  # when its engine was last seen to move
+    ran_dry_at: float | None = None  # after this moment it worked and then had nothing left to do: see health.lost
     loading_since: float | None = None
     load_eta_s: float | None = None
     leases: set[Lease] = field(default_factory=set)

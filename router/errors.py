@@ -22,6 +22,7 @@ class FailureKind(StrEnum):
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     INTER_CHUNK_TIMEOUT = "inter_chunk_timeout"
     HUNG = "hung"  # found by the hang rule while the call was waiting
+    LOST = "lost"  # its engine worked, then had nothing left to do, and this call was still without an answer
     BAD_FRAMING = "bad_framing"  # not HTTP, or a body that breaks its own framing
     TRUNCATED = "truncated"  # ended before its Content-Length, last chunk or terminal events
     GARBAGE = "garbage"  # framed well, but not what the route answers

@@ -268,6 +268,8 @@ class Prober:
         else:
             if _moved(before, scrape):
                 backend.progress_at = now
+            if _ran_dry(before, scrape):
+                backend.ran_dry_at = at
             if metrics.restarted(before, scrape):
                 self._restarted(backend, scrape)
             rates = metrics.delta(before, scrape, now - at)
@@ -320,12 +322,22 @@ def _differ(new: tuple[ModelCard, ...], old: tuple[ModelCard, ...]) -> bool:
 
 def _moved(before: metrics.Scrape, after: metrics.Scrape) -> bool:
     """Whether the engine did anything in between, or has nothing to do."""
-    if not after.running:
-        return True
+    return not after.running or _worked(before, after)
+
+
+def _worked(before: metrics.Scrape, after: metrics.Scrape) -> bool:
     return any(
         getattr(before, name) != getattr(after, name)
         for name in ("generation_tokens", "prompt_tokens", "iterations", "kv_usage")
     )
+
+
+def _ran_dry(before: metrics.Scrape, after: metrics.Scrape) -> bool:
+    """Whether the engine worked in between and has nothing left to do.
+
+    To have nothing to do is not enough: vLLM writes its gauges after a step, so all through the first one they say 0.
+    """
+    return not after.running and not after.waiting and _worked(before, after)
 
 
 def _ignore(task: asyncio.Task[None]) -> None:

@@ -7,7 +7,7 @@ The same beat measures how late the loop is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from router.backend import Backend
 from router.errors import FailureKind
@@ -15,7 +15,8 @@ from router.events import Bus, Notice
 from router.fleet import Fleet
 from router.front import Front
 from router.policy.facts import Intent
-from router.policy.health import Evidence, Progress, hung
+from router.policy.health import Evidence, Progress, hung, lost
+from router.wire.relay import Relay
 from router.wire.server import Server
 
 BEAT_S = 0.25
@@ -80,6 +81,8 @@ class Ticker:
         if self._fleet.passive:
             return
         health = self._fleet.config.health
+        for relay in lost_calls(self._front, backend, health.hang_s):
+            relay.fail(FailureKind.LOST, "worked on and has nothing left to do, without an answer to this call")
         reason = hung(progress_of(self._front, backend, now), health.hang_s, health.stalled_streams_s)
         if reason is None:
             return
@@ -89,33 +92,48 @@ class Ticker:
                 lease.abort(FailureKind.HUNG, f"hangs: {reason}")
 
 
-def progress_of(front: Front, backend: Backend, now: float) -> Progress:
-    """What the hang rule looks at, from the open calls of one backend and its own metrics."""
-    streams = 0
-    silence = float("inf")
-    waits = 0.0
-    largest = 0.0
+def _calls_at(front: Front, backend: Backend) -> Iterator[tuple[Relay, float]]:
+    """The calls that one backend has, and the seconds that its fastest prefill takes for each."""
+    rate = max((one.candidate.speed.prefill_rate for one in backend.serving.values()), default=0.0)
     for exchange in front.open:
         relay = exchange.relay
         if relay is None or relay.connection is None or exchange.predicted is None:
             continue
         if exchange.predicted.name != backend.name or exchange.client.paused:
             continue
+        tokens = exchange.facts.prompt_tokens if exchange.facts is not None else 0.0
+        yield relay, tokens / rate if rate > 0 else 0.0
+
+
+def lost_calls(front: Front, backend: Backend, hang_s: float) -> list[Relay]:
+    """The calls that one backend no longer has, see `router.policy.health.lost`."""
+    return [
+        relay
+        for relay, prefill_s in _calls_at(front, backend)
+        if relay.content_at is None and lost(relay.last_at, backend.ran_dry_at, prefill_s, hang_s)
+    ]
+
+
+def progress_of(front: Front, backend: Backend, now: float) -> Progress:
+    """What the hang rule looks at, from the open calls of one backend and its own metrics."""
+    streams = 0
+    silence = float("inf")
+    waits = 0.0
+    largest = 0.0
+    for relay, prefill_s in _calls_at(front, backend):
         if relay.content_at is not None:
             streams += 1
             silence = min(silence, now - relay.last_at)
         else:
             waits = max(waits, now - relay.sent_at)
-            if exchange.facts is not None:
-                largest = max(largest, exchange.facts.prompt_tokens)
+            largest = max(largest, prefill_s)
     still = now - backend.progress_at if backend.scrape is not None and backend.progress_at else None
-    rate = max((one.candidate.speed.prefill_rate for one in backend.serving.values()), default=0.0)
     return Progress(
         streams=streams,
         silence_s=silence if streams else 0.0,
         oldest_wait_s=waits,
         engine_still_s=still,
-        predicted_prefill_s=largest / rate if rate > 0 else 0.0,
+        predicted_prefill_s=largest,
     )
 
 

@@ -241,6 +241,21 @@ class Progress:
     predicted_prefill_s: float
 
 
+def lost(silent_since: float, ran_dry_at: float | None, predicted_prefill_s: float, hang_s: float = 60.0) -> bool:
+    """Whether a call without a token never reached the engine, or its answer never left it.
+
+    An engine batches what it has, so one that works and then has nothing left to do does not have this call. Nothing
+    else ends such a wait soon: the server is well, and a long silence alone may be a long prompt.
+
+    Args:
+        silent_since: when the call was sent, or its backend last sent a byte for it (s, the loop's clock).
+        ran_dry_at: a moment after which the engine worked and then had nothing left to do; None: not seen.
+        predicted_prefill_s: of its prompt. It may be read for long before the engine is given it.
+        hang_s: the shortest silence that counts.
+    """
+    return ran_dry_at is not None and ran_dry_at - silent_since >= max(hang_s, 3 * predicted_prefill_s)
+
+
 def hung(progress: Progress, hang_s: float = 60.0, stalled_streams_s: float = 30.0) -> str | None:
     """Why a backend counts as hung, None where it does not.
 

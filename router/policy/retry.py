@@ -59,6 +59,7 @@ _ROWS: dict[Kind, _Row] = {
     Kind.FIRST_BYTE_TIMEOUT: _Row(True, True, 504, (_S, _H), "no content within the first-byte timeout"),
     Kind.INTER_CHUNK_TIMEOUT: _Row(True, True, 504, (_H, _D), "an answer that had begun stopped coming"),
     Kind.HUNG: _Row(True, True, 504, (_S, _H, _D), "the engine makes no progress while it says it is healthy"),
+    Kind.LOST: _Row(True, True, 504, (_S, _H), "the engine has nothing to do while the call waits: it never got there"),
     Kind.BAD_FRAMING: _Row(True, True, 502, (_S, _H, _D), "its bytes are not valid HTTP"),
     Kind.TRUNCATED: _Row(True, True, 502, (_H, _D), "the answer ended before its own end"),
     Kind.GARBAGE: _Row(True, True, 502, (_H, _D), "well framed, but not what this route answers"),

@@ -100,7 +100,7 @@ class Chaos:
         )
         config.write_text(
             f"backends:\n{backends}"
-            "timeouts: {inter_chunk_s: 5, connect_s: 1, queue_s: 20}\n"
+            "timeouts: {first_byte_s: 120, inter_chunk_s: 5, connect_s: 1, queue_s: 20}\n"
             "health: {interval_s: 1, probe_timeout_s: 1, hang_s: 5, stalled_streams_s: 5, ejection_s: 1,"
             " ejection_max_s: 4, ramp_s: 1}\n"
             "retry: {share: 1.0, burst: 100}\n"

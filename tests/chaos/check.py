@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-LOST_S = 300.0  # the queue, three attempts and their longest silence end within 40 s; a slow machine takes its time
+LOST_S = 300.0  # a swallowed request ends after first_byte_s (120 s); all else within 40 s, or more on a slow machine
 OK, VISIBLE, LEFT = "ok", "failed visibly", "left by choice"
 NEVER = ("lost", "wrong bytes", "clean-looking truncation", "two ends", "broken error shape")
 

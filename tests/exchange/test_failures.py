@@ -278,6 +278,46 @@ async def test_a_hung_backend_is_found_and_its_streams_continue_elsewhere(world:
     assert world.app.fleet.backends["one"].health.health in (Health.EJECTED, Health.SUSPECT, Health.PROBATION)
 
 
+def engine(tokens: int, running: int = 0) -> str:
+    """An engine's metrics: so many tokens made so far, so many calls in its batch."""
+    return f"vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\nvllm:generation_tokens_total {tokens}\n"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_that_never_reached_the_engine_is_asked_elsewhere(world: World, stream: bool) -> None:
+    loses, works = world.backend("one"), world.backend("two")
+    loses.metrics = engine(10)
+    works.script = lambda call: call.stream("here") if stream else call.chat("here")
+    await world.start(world.config(routing=FIRST), draw=lambda: 0.0)
+    answer = world.chat(stream=stream)
+    await loses.call()
+    await asyncio.sleep(61)
+    assert world.of(AttemptFailed) == [], "an engine with nothing to do may be within its first step"
+    loses.metrics = engine(20)
+    await asyncio.sleep(6)
+    await answer.whole()
+    assert answer.text == "here" if stream else answer.json["choices"][0]["message"]["content"] == "here"
+    (failed,) = world.of(AttemptFailed)
+    assert (failed.backend, failed.kind) == ("one", FailureKind.LOST)
+    assert world.app.fleet.backends["one"].health.health is Health.SUSPECT, "one call lost is no hang"
+    world.assert_idle()
+
+
+async def test_a_call_within_a_long_prefill_is_not_lost(world: World) -> None:
+    spark = world.backend("one")
+    spark.metrics = engine(10)
+    await world.start()
+    answer = world.chat()
+    call = await spark.call()
+    for tokens in range(20, 50):
+        spark.metrics = engine(tokens, running=1)
+        await asyncio.sleep(5)
+    call.stream("late")
+    await answer.whole()
+    assert answer.text == "late"
+    assert world.of(AttemptFailed) == []
+
+
 async def test_a_drain_past_its_deadline_continues_the_answer_elsewhere(world: World) -> None:
     one, two = world.backend("one"), world.backend("two")
     await world.start(world.config(routing=FIRST, timeouts={"drain_s": 10}), draw=lambda: 0.0)

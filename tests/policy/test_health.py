@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.policy.facts import Health
-from router.policy.health import Evidence, HealthLimits, HealthState, Progress, barred, forgive, hung, observe
+from router.policy.health import Evidence, HealthLimits, HealthState, Progress, barred, forgive, hung, lost, observe
 
 LIMITS = HealthLimits()
 STILL = Progress(streams=0, silence_s=0.0, oldest_wait_s=0.0, engine_still_s=None, predicted_prefill_s=1.0)
@@ -120,6 +120,15 @@ def test_a_prefilling_spark_is_silent_for_a_minute_and_right_to_be() -> None:
 def test_a_call_that_waits_where_the_engine_moves_is_no_hang() -> None:
     assert hung(replace(STILL, oldest_wait_s=900.0, engine_still_s=2.0)) is None
     assert hung(replace(STILL, oldest_wait_s=900.0)) is None, "nothing is known of the engine: waiting is no evidence"
+
+
+def test_a_call_is_lost_where_the_engine_ran_dry_without_it() -> None:
+    assert not lost(100.0, None, 0.0), "never seen to work and then have nothing to do"
+    assert not lost(100.0, 159.0, 0.0), "it may not have been given the prompt yet"
+    assert lost(100.0, 160.0, 0.0)
+    assert not lost(100.0, 399.0, 100.0), "a long prompt takes its time, before the engine too"
+    assert lost(100.0, 400.0, 100.0)
+    assert not lost(500.0, 400.0, 0.0), "before this call was sent"
 
 
 def test_streams_that_stop_together_are_a_hang_after_thirty_seconds() -> None:
