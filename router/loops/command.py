@@ -63,12 +63,16 @@ async def _drained(stream: asyncio.StreamReader | None) -> bytes:
 
 
 async def _end(process: Process) -> None:
-    """Leave no program behind, and no pipe: one that was not read to its end stays open (seen on Python 3.14)."""
+    """Leave no program behind, and no pipe: one that was not read to its end stays open (seen on Python 3.14).
+
+    Its pipes are read first: what fills them keeps asyncio from seeing their end, and until then it says of no program
+    that it has ended (up to Python 3.12).
+    """
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
     with suppress(TimeoutError):  # a child of its own may hold the other end
         async with asyncio.timeout(_LAST_WORDS_S):
             while process.stdout is not None and await process.stdout.read(65_536):
                 pass
+            await process.wait()
