@@ -146,12 +146,15 @@ class KernelObserved:
 
 @dataclass(frozen=True, slots=True)
 class BuildChanged:
-    """A backend came back as another build, or restarted under the same one."""
+    """A backend came back as another build, or restarted under the same one; `completed`: only its id grew, as a
+    fingerprint or log was read for the first time.
+    """
 
     backend: str
     old: str
     new: str
     restarted_only: bool
+    completed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

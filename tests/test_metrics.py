@@ -214,6 +214,7 @@ def test_changes_reloads_canaries_and_alarms_are_counted() -> None:
     m.on_event(QualityChanged("spark-1", "smol", "good", "flagged", "canary"))
     m.on_event(BuildChanged("spark-1", "a", "b", restarted_only=False))
     m.on_event(BuildChanged("spark-1", "b", "b", restarted_only=True))
+    m.on_event(BuildChanged("spark-1", "b", "c", restarted_only=False, completed=True))
     m.on_event(CanaryEnded("spark-1", "smol", "quick", "good", 0.01, 20, 30.0))
     m.on_event(CanaryEnded("spark-1", "smol", "quick", "aborted", None, 2, 3.0))
     m.canary_time("spark-1", 30.0)

@@ -160,6 +160,7 @@ async def test_a_blip_and_a_model_that_never_had_a_backend_are_no_news() -> None
 async def test_a_new_build_is_announced_when_its_answers_proved_good() -> None:
     async with stage() as s:
         s.see(GOOD, BuildChanged("spark-1", "old", "old", restarted_only=True), GOOD)
+        s.see(BuildChanged("spark-1", "old", "known better", restarted_only=False, completed=True), GOOD)
         await asyncio.sleep(10)
         assert s.receiver.requests == []
         s.see(NEW_BUILD, GOOD, GOOD)

@@ -184,6 +184,8 @@ def mark_of(event: Event) -> tuple[str, str | None, str, bool] | None:
             return "reload", None, f"reload refused: {event.reason}", True
         case BuildChanged(restarted_only=True):
             return "restart", event.backend, "restarted, same build", False
+        case BuildChanged(completed=True):
+            return None
         case BuildChanged():
             return "build", event.backend, f"build {event.old[:8] or 'unknown'} → {event.new[:8]}", False
         case KernelObserved(matches=False):

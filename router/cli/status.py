@@ -269,7 +269,8 @@ def calibrated(one: dict[str, float] | None) -> str:
     """How predictions compare with what came."""
     if one is None:
         return "not learned"
-    return f"came after {one['bias']:.2f} times that, usually off by {one['error']:.0%} ({one['samples']:.0f} answers)"
+    answers = f"{one['samples']:.0f} answer{'' if round(one['samples']) == 1 else 's'}"
+    return f"came after {one['bias']:.2f} times that, usually off by {one['error']:.0%} ({answers})"
 
 
 def outliers(found: dict[str, Any]) -> str:

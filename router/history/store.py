@@ -173,6 +173,8 @@ class History:
             self.keep(Mark(at, "flag", event.backend, f"{event.model} {event.old} to {event.new}: {event.reason}"))
 
     def _on_build(self, event: events.BuildChanged) -> None:
+        if event.completed:
+            return
         at = self._now()
         kind = "restart" if event.restarted_only else "build"
         self.keep(Incident(event.backend, event.new, at, kind, "" if event.restarted_only else f"was {event.old}"))

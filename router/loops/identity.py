@@ -151,4 +151,4 @@ class IdentityLoop:
             for model, serving in backend.serving.items():
                 if serving.grade is not Grade.UNKNOWN and serving.flagged_by != "operator":
                     self._fleet.set_grade(backend.name, model, Grade.UNKNOWN, "a new build, not checked yet")
-            self._bus.emit(BuildChanged(backend.name, old, new, restarted_only=False))
+            self._bus.emit(BuildChanged(backend.name, old, new, restarted_only=False, completed=not is_change))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -184,7 +186,7 @@ class Prober:
             if "[SSL" in str(exc):
                 self._failed(backend, _tls_failure(str(exc)))
                 return
-            self._refused(backend, await self._cause(backend) or f"refuses connections: {exc}")
+            self._refused(backend, await self._cause(backend) or no_connection(exc))
         except httpx.TransportError as exc:
             self._failed(backend, await self._cause(backend) or f"{type(exc).__name__} {exc}".strip())
         else:
@@ -304,6 +306,20 @@ class Prober:
             serving.speed.restarted()
         if self.on_restart is not None:
             self.on_restart(backend)
+
+
+def no_connection(error: BaseException) -> str:
+    """Why there is no connection, from the system's own error at the end of the chain: its wrappers say less."""
+    found: BaseException = error
+    while (cause := found.__cause__ or found.__context__) is not None:
+        found = cause
+    if isinstance(found, ConnectionRefusedError):
+        return "refuses connections: nobody listens there"
+    if isinstance(found, socket.gaierror):
+        return f"its name is not known: {found.strerror}"
+    if isinstance(found, OSError) and found.errno:
+        return f"cannot be reached: {os.strerror(found.errno)}"
+    return f"refuses connections: {error}"
 
 
 def _tls_failure(said: str) -> str:

@@ -126,7 +126,8 @@ class Metrics:
             self._kernels[event.backend] = event  # one a backend: what it ran before is history, not a series
 
     def _on_build(self, event: events.BuildChanged) -> None:
-        self._build_changes.add(self._backend(event.backend), "restart" if event.restarted_only else "build")
+        if not event.completed:
+            self._build_changes.add(self._backend(event.backend), "restart" if event.restarted_only else "build")
 
     def _on_reload(self, event: events.Reloaded) -> None:
         self._reloads.add("ok" if event.ok else "refused")

@@ -137,7 +137,7 @@ class Notifier:
             self._mismatches.pop(backend, None)
 
     def _on_build(self, event: events.BuildChanged) -> None:
-        if not event.restarted_only:
+        if not event.restarted_only and not event.completed:
             self._new_builds[event.backend] = (event.old, event.new)
 
     def _on_canary(self, event: events.CanaryEnded) -> None:

@@ -124,7 +124,7 @@ class QualityLoop:
     def _build_changed(self, event: BuildChanged) -> None:
         now = self._wall()
         for subject in [s for s in self.subjects.values() if s.backend == event.backend]:
-            if subject.checked_at is not None and not event.restarted_only:
+            if subject.checked_at is not None and not event.restarted_only and not event.completed:
                 self.gates.close(subject.backend, subject.model, "another build")
             subject.rest = subject.record = None
             subject.open_checks, subject.kept_against = 0, ""

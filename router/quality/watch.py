@@ -168,7 +168,7 @@ class LiveSentinel:
 
     def on_event(self, event: Event) -> None:
         """A backend came back: it is looked at closely. What another build did becomes the model's history."""
-        if not isinstance(event, BuildChanged):
+        if not isinstance(event, BuildChanged) or event.completed:
             return
         self.purse.refill()
         if event.restarted_only:

@@ -1,9 +1,15 @@
 """What probes make of a backend: off, starting, healthy, busy, away."""
 
 import asyncio
+import errno
+import socket
+
+import httpx
+import pytest
 
 from router.config import BackendConfig, FleetConfig
 from router.events import BackendLoading, BuildChanged, HealthChanged
+from router.loops.probe import no_connection
 from router.policy.facts import Health
 from tests.exchange.conftest import World, world
 
@@ -81,3 +87,19 @@ async def test_the_machine_that_is_away_is_named_where_a_backend_spans_two(world
     world.off.add("spark-2")
     await asyncio.sleep(20)
     assert world.app.fleet.backends["big"].health.reason == "spark-2 unreachable"
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed"), "refuses connections: nobody listens there"),
+        (socket.gaierror(-2, "Name or service not known"), "its name is not known: Name or service not known"),
+        (OSError(errno.EHOSTUNREACH, "as the loop words it"), "cannot be reached: No route to host"),
+        (None, "refuses connections: All connection attempts failed"),
+    ],
+)
+def testno_connection_is_explained_by_the_systems_own_error(cause: OSError | None, words: str) -> None:
+    error = httpx.ConnectError("All connection attempts failed")
+    error.__cause__ = OSError("All connection attempts failed")
+    error.__cause__.__cause__ = cause
+    assert no_connection(error) == words

@@ -75,6 +75,15 @@ class Page:
         assert self.stage.chat(NANO, "hello", 8) == 200
 
 
+ATTENTION = """
+const done = arguments[0];
+const well = {health: "healthy", models: [], gpus: [], kernel_matches: null};
+const backend = (name, more) => ({name, ...well, ...more});
+const fleet = (backends) => ({models: [], history_ok: true, passive: false, backends});
+import("/fleet.js").then(({attention}) => done(attention(%s).map(([kind, text]) => `${kind}: ${text}`)));
+"""
+
+
 @pytest.fixture
 def page(driver: Any, stage: Stage) -> Iterator[Page]:
     from tests.ui.browser import look, wrongs
@@ -116,6 +125,31 @@ def test_behind_a_name_stands_how_true_predictions_were_and_what_its_gpu_says(pa
     assert "write gpu: ssh://spark-1 to read it" in details
     page.click("#fleet tbody button.name")
     page.until(lambda: page.count("#fleet .details") == 0)
+
+
+def test_the_fleet_fits_a_desktop_window_with_its_buttons(page: Page) -> None:
+    """Some backend is off and says why, some kernel is wrong: nothing of that may push the buttons off the page."""
+    page.until(lambda: page.count(".kernel.wrong") == 1)
+    assert (
+        page.script(
+            "const card = document.querySelector('#fleet').parentElement; return card.scrollWidth - card.clientWidth"
+        )
+        == 0
+    )
+
+
+def test_what_wants_attention_stands_worst_first_and_folds(page: Page) -> None:
+    def asked(status: str) -> list[str]:
+        return [str(line) for line in page.driver.execute_async_script(ATTENTION % status)]
+
+    assert asked("fleet([])") == [], "an empty fleet is no alarm: its table says what to do"
+    assert asked("fleet([backend('a'), backend('b', {health: 'off'})])") == []
+    down = asked("fleet([backend('a', {health: 'off'}), backend('b', {health: 'starting'})])")
+    assert down == ["bad: No backend answers: every call gets 503 until one does"]
+    capped = "gpus: [{host: 's', reading: {capped_by: ['power']}}]"
+    wrong = "kernel_matches: false, declared_kernel: 'b12x', observed_kernel: 'marlin'"
+    kinds = [line.split(":")[0] for line in asked(f"fleet([backend('a', {{{capped}}}), backend('b', {{{wrong}}})])")]
+    assert kinds == ["bad", "warn"]
 
 
 def test_the_plots_draw_what_was_measured(page: Page) -> None:

@@ -26,7 +26,7 @@ export function showFleet(status) {
     if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
   });
   byId("fleet-empty").hidden = wanted.length > 0;
-  byId("fleet-empty").textContent = "The fleet file names no backend.";
+  byId("fleet-empty").textContent = "The fleet has no backend yet. Add one to the fleet file and press Reload…, or start the router with --backend URL.";
 }
 
 function rowsOf(backend, model, first) {
@@ -44,7 +44,7 @@ function rowsOf(backend, model, first) {
     fill(cells[1], health(backend), healthCell);
     fill(cells[2], kernel(backend), kernelCell);
     fill(cells[7], [number(backend.waiting)], ([text]) => text);
-    fill(cells[8], [backend.kv_usage === null ? null : Math.round(backend.kv_usage * 1000) / 10], kvCell);
+    fill(cells[8], [backend.kv_usage === null ? null : Math.round(backend.kv_usage * 100)], kvCell);
     fill(cells[9], [backend.name, backend.intent, flagged(backend), backend.models.length > 0], ordersCell);
   }
   fill(cells[3], [model?.model, model?.grade, model?.score, model?.grade_reason, model?.flagged_by], modelCell);
@@ -186,7 +186,8 @@ function learned(one) {
 
 function calibrated(one) {
   if (!one) return "not learned";
-  return `came after ${number(one.bias)} times that, usually off by ${Math.round(one.error * 100)} % (${number(one.samples)} answers)`;
+  const answers = Math.round(one.samples);
+  return `came after ${number(one.bias)} times that, usually off by ${Math.round(one.error * 100)} % (${answers} answer${answers === 1 ? "" : "s"})`;
 }
 
 function outliers({ counts, last }) {
@@ -206,6 +207,9 @@ function gpu({ reading, detail }) {
 /** What a person should know, worst first; empty where all is well. */
 export function attention(status) {
   const lines = [];
+  if (status.backends.length && status.backends.every((one) => ["off", "starting", "ejected"].includes(one.health))) {
+    lines.push(["bad", "No backend answers: every call gets 503 until one does"]);
+  }
   for (const model of status.models) {
     if (!model.usable.length) lines.push(["bad", `${model.model}: nobody can serve it now`]);
   }
@@ -222,5 +226,5 @@ export function attention(status) {
   }
   if (status.passive) lines.push(["warn", "Passive: the router observes and never acts"]);
   if (!status.history_ok) lines.push(["warn", "What is learned is not kept: the history file cannot be used"]);
-  return lines;
+  return [...lines.filter(([kind]) => kind === "bad"), ...lines.filter(([kind]) => kind !== "bad")];
 }

@@ -8,6 +8,7 @@ import { Stream } from "./net.js";
 import { forgetPlots, startPlots, tokensNow, updatePlots } from "./plots.js";
 
 const MARKED = ["QualityChanged", "Reloaded", "BuildChanged", "KernelObserved", "HealthChanged", "IntentChanged"];
+const SHOWN = 4; // lines of what needs attention
 let status = null;
 let connection = "connecting";
 let plotted = 0;
@@ -18,9 +19,16 @@ function show() {
     `${version} · up ${up} · generation ${generation}`);
   const lines = attention(status);
   byId("attention").hidden = lines.length === 0;
-  fill(byId("attention"), lines, () => el("ul", {}, lines.map(([kind, text]) => el("li", { class: kind }, text))));
+  fill(byId("attention"), lines, attentionList);
   showTiles();
   document.title = lines.some(([kind]) => kind === "bad") ? "⚠ spark-router" : "spark-router";
+}
+
+/** The first lines as they are, the rest behind one: a fleet in trouble still shows its table. */
+function attentionList(lines) {
+  const list = (some) => el("ul", {}, some.map(([kind, text]) => el("li", { class: kind }, text)));
+  if (lines.length <= SHOWN + 1) return list(lines);
+  return [list(lines.slice(0, SHOWN)), el("details", {}, el("summary", {}, `and ${lines.length - SHOWN} more`), list(lines.slice(SHOWN)))];
 }
 
 function showTiles() {
@@ -36,7 +44,7 @@ function showTiles() {
     ["Calls open", String(status.calls_open), ""],
     ["Queued", String(status.queued), status.queued ? "warn" : ""],
     ["Calls, last minute", minute >= 500 ? "500+" : String(minute), ""],
-    [`Failed of last ${calls.length}`, String(bad), bad ? "bad" : ""],
+    [`Failed of last ${calls.length || 100}`, calls.length ? String(bad) : "–", bad ? "bad" : ""],
     ["Backends serving", `${usable} of ${status.backends.length}`, usable ? "" : "bad"],
   ];
   fill(byId("tiles"), tiles, () => tiles.map(([name, value, kind]) => el("div", { class: `tile ${kind}` }, el("span", {}, name), el("b", {}, value))));

@@ -7,7 +7,7 @@ const PLOTS = [
   { field: "tokens_per_s", title: "Tokens per second", unit: "tok/s", scale: 1, gap: 4 },
   { field: "ttft_s", title: "TTFT, median", unit: "ms", scale: 1000, gap: 12 },
   { field: "tpot_s", title: "TPOT, median", unit: "ms", scale: 1000, gap: 12 },
-  { field: "score", title: "Quality: distance to the reference", unit: "nats", scale: 1, gap: 1e9 },
+  { field: "score", title: "Quality: distance to the reference", unit: "nats", scale: 1, gap: 1e9, least: 0.01 },
 ];
 const KEPT_S = 3600;
 const PAD = { left: 46, right: 10, top: 16, bottom: 20 };
@@ -19,9 +19,11 @@ let newest = 0;
 let minutes = 15;
 let names = [];
 const hidden = new Set();
+const COLOURS = 8;
+let picked = false; // whether a person chose what is shown
 
 /** The colour of a backend, the same everywhere on the page. */
-export const colour = (name) => `var(--line-${Math.max(0, names.indexOf(name)) % 8})`;
+export const colour = (name) => `var(--line-${Math.max(0, names.indexOf(name)) % COLOURS})`;
 
 /** Make the empty plots. */
 export function startPlots() {
@@ -61,6 +63,7 @@ export async function updatePlots(known) {
   const now = [...new Set([...known, ...[...data].filter(([, steps]) => steps.size).map(([name]) => name)])];
   if (now.join("\n") !== names.join("\n")) {
     names = now;
+    if (!picked) hideQuiet();
     legend();
   }
   PLOTS.forEach(draw);
@@ -80,14 +83,25 @@ export function tokensNow() {
   return rates.length ? rates.reduce((sum, one) => sum + one, 0) : null;
 }
 
+/** More lines than colours tell nothing: at first the busiest are shown. */
+function hideQuiet() {
+  hidden.clear();
+  if (names.length <= COLOURS) return;
+  const busy = (name) => [...(data.get(name)?.values() ?? [])].reduce((sum, one) => sum + (one.tokens_per_s ?? 0), 0);
+  for (const name of [...names].sort((one, other) => busy(other) - busy(one)).slice(COLOURS)) hidden.add(name);
+}
+
 function legend() {
-  byId("legend").replaceChildren(...names.map((name) => {
+  const note = hidden.size && !picked ? [el("small", {}, `the ${COLOURS} busiest of ${names.length}; press a name to show or hide it`)] : [];
+  byId("legend").replaceChildren(...note, ...names.map((name) => {
     const swatch = el("span", { class: "swatch" });
     swatch.style.background = colour(name);
     const button = el("button", { type: "button", "aria-pressed": String(!hidden.has(name)) }, swatch, name);
     button.addEventListener("click", () => {
       if (!hidden.delete(name)) hidden.add(name);
       button.setAttribute("aria-pressed", String(!hidden.has(name)));
+      picked = true;
+      byId("legend").querySelector("small")?.remove();
       PLOTS.forEach(draw);
     });
     return button;
@@ -117,7 +131,7 @@ function draw(plot) {
   const to = newest + step;
   const from = Math.max(to - minutes * 60, Math.min(oldest(), to - 120)); // a young router fills the width
   const lines = names.filter((name) => !hidden.has(name)).map((name) => [name, points(plot, name, from)]);
-  const top = Math.max(1e-9, ...lines.flatMap(([, found]) => found.map(([, value]) => value))) * 1.08;
+  const top = Math.max(plot.least ?? 1e-9, ...lines.flatMap(([, found]) => found.map(([, value]) => value))) * 1.08;
   const every = tick(top);
   const x = (at) => PAD.left + ((at - from) / (to - from)) * (width - PAD.left - PAD.right);
   const y = (value) => height - PAD.bottom - (value / top) * (height - PAD.top - PAD.bottom);
