@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import fmean, median, stdev
+from typing import TypeVar
 
 from router.bench.fixed import DECODE, DECODE_FOUR, PREFILL
 from router.history.rows import BENCH_WORKLOAD, BenchDay, Build, Hour, Incident, Load, Verdict
@@ -103,8 +104,57 @@ class Rows:
     loads: Sequence[Load] = ()
 
 
+_UNKNOWN = ("", "unknown")
+_Row = TypeVar("_Row", Hour, BenchDay, Incident, Verdict, Load)
+
+
+def whole(rows: Rows) -> Rows:
+    """The same with builds that were known in part put to what they turned out to be.
+
+    A backend's first call tells its fingerprint and its log is read when it can be: until then its build has another
+    id, and a call or two are kept under that one.
+    """
+    known = {one.id: found.id for one in rows.builds if (found := _completed(one, rows.builds)) is not one}
+
+    def put(kept: Sequence[_Row]) -> list[_Row]:
+        return [replace(one, build=known[one.build]) if one.build in known else one for one in kept]
+
+    return Rows(
+        builds=[one for one in rows.builds if one.id not in known],
+        hours=put(rows.hours),
+        benches=put(rows.benches),
+        incidents=put(rows.incidents),
+        verdicts=put(rows.verdicts),
+        loads=put(rows.loads),
+    )
+
+
+def _completed(one: Build, builds: Sequence[Build]) -> Build:
+    """What a build known in part turned out to be: the next one of its backend that says the same and more."""
+    more = [
+        other
+        for other in builds
+        if (other.backend, other.host) == (one.backend, one.host)
+        and _unknown(other) < _unknown(one)
+        and all(part in (*_UNKNOWN, its) for part, its in zip(_parts(one), _parts(other), strict=True))
+    ]
+    after = [other for other in more if other.first_seen >= one.first_seen]
+    if not more:
+        return one
+    return _completed(min(after or more, key=lambda other: abs(other.first_seen - one.first_seen)), builds)
+
+
+def _parts(one: Build) -> tuple[str, ...]:
+    return one.checkpoint, one.kernels, one.version, one.fingerprint, one.flags
+
+
+def _unknown(one: Build) -> int:
+    return sum(part in _UNKNOWN for part in _parts(one))
+
+
 def summaries(rows: Rows, model: str | None = None) -> list[BuildSummary]:
     """Every build and model that anything was kept of, in the order of `rows.builds`."""
+    rows = whole(rows)
     slow = slow_days(rows)
     kept: dict[str, dict[str, None]] = defaultdict(dict)
     pairs = [

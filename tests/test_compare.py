@@ -188,6 +188,32 @@ def test_the_same_kernels_slower_at_both_were_not_the_reason() -> None:
 # --- what is counted ---
 
 
+def test_a_build_known_in_part_is_the_one_that_it_turned_out_to_be() -> None:
+    """The first call tells a fingerprint, the log its kernel: until then the build has another id."""
+    first = replace(build("part"), kernels="unknown")
+    better = replace(build("better"), first_seen=START + 5.0)
+    whole = replace(build("whole"), fingerprint="vllm-0.33.0-a", first_seen=START + 9.0)
+    later = replace(build("later"), fingerprint="vllm-0.33.0-b", first_seen=START + DAY_S)
+    other = replace(build("other", kernels="vllm_cutlass"), fingerprint="vllm-0.33.0-c", first_seen=START - 3.0)
+    rows = Rows(
+        builds=[other, first, better, whole, later],
+        hours=[
+            one for name in ("part", "better", "whole", "later", "other") for one in hours(name, 0.02, 0.1, range(1))
+        ],
+    )
+    found = {one.build.id: one.calls for one in summaries(rows)}
+    one_day = found["later"]
+    assert found == {"other": one_day, "whole": 3 * one_day, "later": one_day}
+
+
+def test_builds_that_never_say_more_stay_apart() -> None:
+    rows = Rows(
+        builds=[build("a"), build("b", kernels="vllm_cutlass")],
+        hours=[*hours("a", 0.02, 0.1, range(1)), *hours("b", 0.02, 0.1, range(1))],
+    )
+    assert [one.build.id for one in summaries(rows)] == ["a", "b"]
+
+
 def test_an_outage_is_an_ejection_and_its_restart_and_nothing_that_was_asked_for() -> None:
     incidents = [
         Incident("spark", "old", START, "ejected", "refused the connection"),
@@ -281,7 +307,7 @@ def test_an_unknown_build_is_answered_with_those_there_are(file: str) -> None:
 
 def test_a_file_without_any_build_says_what_is_kept_when(tmp_path: Path) -> None:
     shown = run("history", "m", "--file", written(tmp_path))
-    assert "nothing is kept of m yet" in shown.output
+    assert "holds nothing of m yet" in shown.output
     assert run("compare", "a", "b", "--file", str(tmp_path / "history.sqlite")).exit_code == 2
 
 

@@ -155,7 +155,7 @@ def overview(subjects: list[dict[str, Any]]) -> Table:
     """One line a backend and model."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("BACKEND", "MODEL", "QUALITY", "CHECKED", "BASELINE", "NEXT", "WHY"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("BACKEND", "QUALITY", "BASELINE"))
     for one in subjects:
         kept = one["baseline"]
         table.add_row(

@@ -60,6 +60,8 @@ def demo(
 
         router demo --once --seconds 5
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal leaves nothing behind either
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="router-demo-"))
     try:
         with Stage(folder, free(port), free(admin_port)) as stage, contextlib.suppress(KeyboardInterrupt):
@@ -82,7 +84,7 @@ class Stage:
         self.url = f"http://127.0.0.1:{port}/v1"
         self.admin_url = f"http://127.0.0.1:{admin_port}"
         self.token = secrets.token_urlsafe(16)
-        self._folder = folder
+        self.folder = folder
         self._ports = (port, admin_port)
         self._sims = [free() for _ in SERVERS]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -120,7 +122,7 @@ class Stage:
     def _start_servers(self) -> None:
         host = f"{os.getpid()}-"  # two demos at once are two pairs of Sparks
         for server, port in zip(SERVERS, self._sims, strict=True):
-            log = self._folder / f"{server.name}.log"
+            log = self.folder / f"{server.name}.log"
             log.touch()
             self._run(
                 server.name, "sim", "--port", str(port), "--model", MODEL, "--profile", server.profile, "--host-name",
@@ -132,8 +134,8 @@ class Stage:
         async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
             for port in self._sims:
                 await self.until(functools.partial(client.get, f"http://127.0.0.1:{port}/health"))
-        fleet = self._folder / "fleet.yaml"
-        fleet.write_text(fleet_file(SERVERS, self._sims, self._folder), encoding="utf-8")
+        fleet = self.folder / "fleet.yaml"
+        fleet.write_text(fleet_file(SERVERS, self._sims, self.folder), encoding="utf-8")
         port, admin_port = self._ports
         self._run(
             "router", "serve", "--config", str(fleet), "--host", "127.0.0.1", "--port", str(port), "--admin-port",
@@ -154,15 +156,15 @@ class Stage:
 
     def _run(self, name: str, *arguments: str) -> None:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("ROUTER_")}
-        environ |= {"ROUTER_STATE_DIR": str(self._folder), "ROUTER_ADMIN_TOKEN": self.token}
-        with (self._folder / f"{name}.out").open("wb") as out:
+        environ |= {"ROUTER_STATE_DIR": str(self.folder), "ROUTER_ADMIN_TOKEN": self.token}
+        with (self.folder / f"{name}.out").open("wb") as out:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "router", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 env=environ, start_new_session=True,
             )  # fmt: skip
 
     def _tail(self, name: str) -> str:
-        return (self._folder / f"{name}.out").read_text(errors="replace")[-1500:]
+        return (self.folder / f"{name}.out").read_text(errors="replace")[-1500:]
 
 
 def fleet_file(servers: tuple[Server, ...], ports: list[int], logs: Path) -> str:
@@ -244,8 +246,9 @@ def welcome(stage: Stage) -> str:
     """Where everything is, and something to paste."""
     return (
         f"\nclients:    {stage.url}\ndashboard:  {stage.link}\n\n"
-        "for router status, top, explain, bench, … in another terminal:\n"
-        f"export ROUTER_ADMIN_URL={stage.admin_url} ROUTER_ADMIN_TOKEN={stage.token}\n\n"
+        "for router status, top, explain, history, bench, … in another terminal:\n"
+        f"export ROUTER_ADMIN_URL={stage.admin_url} ROUTER_ADMIN_TOKEN={stage.token} \\\n"
+        f"       ROUTER_STATE_DIR={stage.folder}\n\n"
         f"curl -N {stage.url}/chat/completions -H 'content-type: application/json' \\\n"
         f'  -d \'{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "count to 20"}}]}}\'\n'
     )

@@ -124,7 +124,9 @@ def _speaks(identity: Identity) -> bool:
 
 def _feed_stdin(reader: LogReader, name: str) -> None:
     if sys.stdin.isatty():
-        raise CannotRead("nothing is piped in; try: docker logs NAME 2>&1 | router doctor -")
+        raise CannotRead(
+            "nothing is piped in; try: router doctor docker:NAME, or docker logs NAME 2>&1 | router doctor -"
+        )
     rest = beginning = b""
     while piece := sys.stdin.buffer.read(_PIECE):
         beginning = beginning or piece[:_LOOKED_AT]

@@ -46,7 +46,8 @@ def history(
     console = Console()
     if not rows:
         console.print(
-            f"nothing is kept of {escape(model)} yet: a build is kept when it was checked, measured or called"
+            f"{escape(str(file or read_settings().history_file))} holds nothing of {escape(model)} yet: "
+            "a build is kept when it was checked, measured or called"
         )
         return
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.cli.ask import Admin, AdminUrl, AsJson
+from router.cli.ask import REFUSED, Admin, AdminUrl, AsJson, fail
 
 Name = Annotated[str, typer.Argument(help="The backend's name, as `router status` shows it.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, kept with the change.")]
@@ -174,7 +174,7 @@ def _wait_until_serving(router: Admin, timeout_s: float) -> None:
 
 
 def explain(
-    request_id: Annotated[str, typer.Argument(help="The call's x-request-id.")],
+    request_id: Annotated[str, typer.Argument(help="The call's x-request-id. [default: the newest call]")] = "",
     as_json: AsJson = False,
     admin: AdminUrl = None,
 ) -> None:
@@ -186,7 +186,13 @@ def explain(
 
         router explain 7f3c9a52e1d04b68
     """
-    document = Admin(admin).get(f"/api/explain/{request_id}")
+    router = Admin(admin)
+    if not request_id:
+        calls = router.get("/api/calls", limit=1)
+        if not calls:
+            fail("no call has ended yet", REFUSED)
+        request_id = calls[-1]["request_id"]
+    document = router.get(f"/api/explain/{request_id}")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
@@ -202,6 +208,12 @@ def explain(
     ended = document["call"]
     if ended is not None:
         console.print(f"{ended['outcome']} {ended['status']} after {ended['duration_s']:.3f} s", highlight=False)
+        if ended["ttft_s"] is not None and ended["predicted_ttft_s"] is not None:
+            console.print(
+                f"first token predicted after {ended['predicted_ttft_s']:.3f} s, came after {ended['ttft_s']:.3f} s; "
+                f"end predicted after {ended['predicted_end_s']:.3f} s",
+                highlight=False,
+            )
         for attempt in ended["attempts"]:
             if attempt["failure"]:
                 console.print(f"  {attempt['backend']}: {escape(attempt['detail'])}", style="yellow")

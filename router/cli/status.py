@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -254,15 +255,26 @@ def gpu_line(gpu: dict[str, Any]) -> Text:
 
 
 def _said(value: object) -> str:
+    if isinstance(value, float):
+        return figure(value)
     return "–" if value is None else str(value)
 
 
 def describe(estimate: dict[str, Any]) -> str:
     """Value, spread, samples and age of an estimate, or that it is not learned."""
     if not estimate["samples"]:
-        return f"{estimate['value']:.4g} (not learned: {estimate['source']})"
+        return f"{figure(estimate['value'])} (not learned: {estimate['source']})"
     age = f", {duration(estimate['age_s'])} old" if estimate["age_s"] is not None else ""
-    return f"{estimate['value']:.4g} ± {estimate['spread']:.2g} ({estimate['samples']:.0f} samples{age})"
+    count = f"{estimate['samples']:.0f} sample{'' if round(estimate['samples']) == 1 else 's'}"
+    return f"{figure(estimate['value'])} ± {figure(estimate['spread'])} ({count}{age})"
+
+
+def figure(value: float) -> str:
+    """A number to read: three significant digits, whole from a hundred on, never with an exponent."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = 2 if abs(value) >= 10 or not value else 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if value else "0"
 
 
 def calibrated(one: dict[str, float] | None) -> str:

@@ -25,7 +25,6 @@ from router.vllm.identity import Identity, compare
 
 log = logging.getLogger(__name__)
 
-_SPARKRUN_LOG = "/tmp/sparkrun_serve.log"
 _PLACES = frozenset({"model", "model_tag", "host", "port"})  # where it is and what it serves stand elsewhere
 _NOT_KNOWN = ("", "unknown", "[]")  # parts of a build that nobody has seen yet
 _MOST_FLAGS = 1000  # characters kept of them, for a person
@@ -117,12 +116,7 @@ class IdentityLoop:
             return None, ""
         found = await self._identify(source)
         if not isinstance(found, LogUnavailable):
-            named = found.kernels != "unknown"
-            if named or not source.startswith("docker:") or source.count(":") > 1:
-                return found, ""
-            # sparkrun starts vLLM by `docker exec` and logs to a file inside: the container's own log stays empty.
-            inside = await self._identify(f"{source}:{_SPARKRUN_LOG}")
-            return (found if isinstance(inside, LogUnavailable) else inside), ""
+            return found, ""
         return None, f"its log could not be read ({found.reason.value}): {found.detail}"
 
     async def _identify(self, source: str) -> Identity | LogUnavailable:

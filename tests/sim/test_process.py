@@ -1,6 +1,8 @@
 """`router sim` as a process: it listens, restarts as another build when told to, shows its log, ends on SIGTERM."""
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -48,3 +50,22 @@ def test_the_demo_finds_the_server_that_is_not_what_it_is_believed_to_be(tmp_pat
     text = process.tail(20_000)
     assert "declared flashinfer_cutlass, runs MARLIN" in text
     assert " 0 failures" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_from_outside_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    command = [router_command(), "demo", "--port", str(port), "--admin-port", str(free_port())]
+    process = Process(command, tmp_path / "demo.log", {**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        process.wait_until(lambda: "dashboard:" in process.tail(20_000), 60.0)
+        assert answers(f"http://127.0.0.1:{port}/health")
+        os.kill(process.pid, number)
+        deadline = time.monotonic() + 60.0
+        while process.is_running and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not process.is_running
+    finally:
+        process.stop()
+    assert list(tmp_path.glob("router-demo-*")) == []
+    assert not answers(f"http://127.0.0.1:{port}/health")
