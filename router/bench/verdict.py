@@ -91,7 +91,7 @@ def sentences(
     """The verdict in words: the main questions each with an answer, quality, then what else stands."""
     titles = {one.name: one.title for one in subjects}
     said = [_answer(one, titles) for one in comparisons if one.is_main]
-    said += [_quality(first, second, qualities) for first, second in combinations(subjects, 2)]
+    said += dict.fromkeys(_quality(first, second, qualities) for first, second in combinations(subjects, 2))
     winners = {one.winner for one in comparisons if one.winner is not None}
     said += [
         f"{titles[name]} is faster at something, but its answers are {quality.grade}"

@@ -63,12 +63,7 @@ def discover(
     for line in dict.fromkeys(line for machine in machines for line in machine.missed):
         said.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
     found = sum(len(machine.servers) for machine in machines)
-    looked = (
-        ""
-        if found
-        else f" on ports {escape(ports or '8000-8010 and other servers’ defaults')}; --ports looks at others"
-    )
-    said.print(f"{found} {'server' if found == 1 else 'servers'} found{looked}", soft_wrap=True)
+    said.print(f"{found} {'server' if found == 1 else 'servers'} found")
     if into is not None and config is not None:
         _compare(into, config, machines, apply, said)
     elif not found:
