@@ -97,6 +97,7 @@ class Backend:
     version: str | None = None
     fingerprint: str | None = None
     build: str = ""
+    image: str = ""  # of its container, with the beginning of its digest
     flags: str = ""  # arguments that its log says are not the default, `name=value`
     scrape: Scrape | None = None
     scraped_at: float | None = None

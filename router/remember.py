@@ -74,6 +74,7 @@ class Memory:
                 version=backend.version or "",
                 fingerprint=backend.fingerprint or "",
                 flags=backend.flags,
+                image=backend.image,
                 host=",".join(host.name for host in backend.hosts),
                 first_seen=now,
                 last_seen=now,

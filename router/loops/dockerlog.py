@@ -57,6 +57,26 @@ class Docker:
             except httpx.HTTPError as error:
                 raise _unreadable(error, self._socket) from error
 
+    async def image(self, name: str) -> str:
+        """What a container was made from, see `image_of`. Raises Unreadable."""
+        name = quote(name, safe="")
+        transport = httpx.AsyncHTTPTransport(uds=self._socket)
+        async with httpx.AsyncClient(transport=transport, base_url="http://docker", timeout=self._timeout) as client:
+            try:
+                found = await _inspect(client, name)
+            except httpx.HTTPError as error:
+                raise _unreadable(error, self._socket) from error
+        config = found.get("Config")
+        return image_of(
+            str(config.get("Image") or "") if isinstance(config, dict) else "", str(found.get("Image") or "")
+        )
+
+
+def image_of(name: str, digest: str) -> str:
+    """An image's name and the beginning of its digest: the same `nightly` is another image next week."""
+    short = digest.removeprefix("sha256:")[:12]
+    return f"{name}@{short}" if short and short not in name else name
+
 
 class Frames:
     """Takes docker's multiplexed stream apart; a stream of a terminal (TTY) has no frames and passes as it is."""
@@ -96,10 +116,14 @@ class Frames:
 
 async def _own_log(client: httpx.AsyncClient, name: str) -> bytes:
     """From its last start on; where that is more than HEAD, the newest lines too."""
-    state = await _inspect(client, name)
+    state = (await _inspect(client, name)).get("State")
     both = {"stdout": "1", "stderr": "1"}
     head, is_whole = await _stream(
-        client, "GET", f"/containers/{name}/logs", HEAD, params=both | {"since": str(_started(state))}
+        client,
+        "GET",
+        f"/containers/{name}/logs",
+        HEAD,
+        params=both | {"since": str(_started(state if isinstance(state, dict) else {}))},
     )
     if is_whole:
         return head
@@ -125,8 +149,7 @@ async def _file(client: httpx.AsyncClient, name: str, path: str) -> bytes:
 async def _inspect(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
     answer = await client.get(f"/containers/{name}/json")
     _check(answer, name)
-    state = _object(answer).get("State")
-    return state if isinstance(state, dict) else {}
+    return _object(answer)
 
 
 async def _stream(client: httpx.AsyncClient, method: str, url: str, limit: int, **more: Any) -> tuple[bytes, bool]:

@@ -116,6 +116,7 @@ class IdentityLoop:
             return None, ""
         found = await self._identify(source)
         if not isinstance(found, LogUnavailable):
+            backend.image = await self._access.image(source)
             return found, ""
         return None, f"its log could not be read ({found.reason.value}): {found.detail}"
 

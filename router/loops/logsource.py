@@ -115,6 +115,19 @@ class LogAccess:
             return text
         return await asyncio.get_running_loop().run_in_executor(executor, logs.read, text.data)
 
+    async def image(self, source: str) -> str:
+        """The image of the container that a source names; empty where there is none or it cannot be asked."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                match parse_source(source):
+                    case Source(target=None, name=str(name)):
+                        return await dockerlog.Docker(self.docker_socket).image(name)
+                    case Source(target=str(target), name=str(name), port=port):
+                        return await sshlog.read_image(self.ssh, target, port, name)
+        except (Unreadable, ValueError, TimeoutError):
+            pass
+        return ""
+
     async def _read(self, source: Source) -> bytes:
         match source:
             case Source(unit=str(unit)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 
 from router.loops.command import Output, run
-from router.loops.dockerlog import SPARKRUN_LOG
+from router.loops.dockerlog import SPARKRUN_LOG, image_of
 from router.loops.unreadable import FILTER, Reason, Unreadable, filtered_tail
 
 CONNECT_S = 5
@@ -50,6 +50,14 @@ async def read_container(ssh: str, target: str, port: int | None, name: str) -> 
     """Read the lines that count of a container's log over there, or of sparkrun's file in it. Raises Unreadable."""
     command = ["sh", "-c", _DOCKER_SCRIPT, "sh", name, SPARKRUN_LOG]
     return await _read(ssh, target, port, command, f"container {name} on {target}")
+
+
+async def read_image(ssh: str, target: str, port: int | None, name: str) -> str:
+    """What a container over there was made from, see `router.loops.dockerlog.image_of`. Raises Unreadable."""
+    command = ["docker", "inspect", "-f", "{{.Config.Image}} {{.Image}}", name]
+    said = await _read(ssh, target, port, command, f"container {name} on {target}")
+    image, _, digest = said.decode("utf-8", "replace").strip().partition(" ")
+    return image_of(image, digest)
 
 
 async def read_journal(journalctl: str, unit: str) -> bytes:

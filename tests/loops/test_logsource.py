@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.loops.dockerlog import Frames
+from router.loops.dockerlog import Frames, image_of
 from router.loops.logsource import LogAccess, LogText, LogUnavailable, parse_source
 from router.loops.unreadable import Reason
 from router.vllm.identity import Identity
@@ -139,7 +139,9 @@ class FakeDocker:
         if not target.startswith(("/containers/vllm/", "/exec/job/")):
             return http(404, b'{"message":"No such container"}')
         if target == "/containers/vllm/json":
-            return http(200, b'{"State":{"StartedAt":"2026-09-26T08:00:00.123456789Z","Running":true}}')
+            state = {"StartedAt": "2026-09-26T08:00:00.123456789Z", "Running": True}
+            made = {"Image": "sha256:0f1e2d3c4b5a69788796a5b4", "Config": {"Image": "vllm/vllm-openai:nightly"}}
+            return http(200, json.dumps({"State": state, **made}).encode())
         if target.startswith("/containers/vllm/logs"):
             return http(200, self.log if self.tty else b"".join(frame(line + b"\n") for line in self.log.split(b"\n")))
         if target == "/containers/vllm/exec":
@@ -172,6 +174,30 @@ async def test_a_containers_log_is_read_from_its_last_start(docker: FakeDocker, 
     assert isinstance(identity, Identity)
     assert identity.linear == (Kernel.MARLIN,)
     assert docker.asked == ["GET /containers/vllm/json", "GET /containers/vllm/logs?stdout=1&stderr=1&since=1790409600"]
+
+
+@pytest.mark.realtime
+async def test_a_containers_image_is_told_with_its_digest(docker: FakeDocker) -> None:
+    access = LogAccess(docker_socket=str(docker.path))
+    async with docker.serving():
+        assert await access.image("docker:vllm") == "vllm/vllm-openai:nightly@0f1e2d3c4b5a"
+        assert await access.image("docker:vllm:/var/log/vllm.log") == "vllm/vllm-openai:nightly@0f1e2d3c4b5a"
+        assert await access.image("docker:other") == "", "not there"
+        assert await access.image("file:/var/log/vllm.log") == "", "no container"
+        docker.status = 403
+        assert await access.image("docker:vllm") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "said"),
+    [
+        ("vllm:nightly", "sha256:0f1e2d3c4b5a69", "vllm:nightly@0f1e2d3c4b5a"),
+        ("vllm:nightly", "", "vllm:nightly"),
+        ("sha256:0f1e2d3c4b5a69", "sha256:0f1e2d3c4b5a69", "sha256:0f1e2d3c4b5a69"),
+    ],
+)
+def test_an_images_digest_stands_once(name: str, digest: str, said: str) -> None:
+    assert image_of(name, digest) == said
 
 
 @pytest.mark.realtime
@@ -308,7 +334,8 @@ async def test_a_container_on_another_machine_is_read_with_its_docker(tmp_path: 
     (tmp_path / "vllm.log").write_bytes(MARLIN)
     docker = tmp_path / "docker"
     docker.write_text(
-        f'#!/bin/sh\ncase "$1" in inspect) [ "$4" = vllm ] && echo 2026-09-26T08:00:00Z || '
+        f'#!/bin/sh\ncase "$3" in *Image*) echo "vllm/vllm-openai:nightly sha256:0f1e2d3c4b5a6978" ; exit ;; esac\n'
+        f'case "$1" in inspect) [ "$4" = vllm ] && echo 2026-09-26T08:00:00Z || '
         f'{{ echo "Error: No such object: $4" >&2; exit 1; }} ;; logs) cat {tmp_path}/vllm.log ;; esac\n'
     )
     docker.chmod(0o755)
@@ -316,6 +343,7 @@ async def test_a_container_on_another_machine_is_read_with_its_docker(tmp_path: 
     identity = await LogAccess(ssh=ssh).identify("ssh+docker://spark-2/vllm")
     assert isinstance(identity, Identity)
     assert identity.linear == (Kernel.MARLIN,)
+    assert await LogAccess(ssh=ssh).image("ssh+docker://spark-2/vllm") == "vllm/vllm-openai:nightly@0f1e2d3c4b5a"
     missing = await LogAccess(ssh=ssh).read("ssh+docker://spark-2/other")
     assert isinstance(missing, LogUnavailable)
     assert missing.reason is Reason.NOT_FOUND
