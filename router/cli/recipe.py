@@ -179,8 +179,8 @@ def deliver(texts: dict[str, str], out: Path | None, force: bool, said: Console)
 
 def table() -> Table:
     """Return the known models as a table."""
-    shown = Table("model", "weights GiB", "scheme", "vLLM from", box=None, pad_edge=False)
-    shown.columns[0].overflow = "fold"
+    shown = Table("model", "GiB", "scheme", "vLLM from", box=None, pad_edge=False)
+    shown.columns[0].no_wrap = True
     for one in MODELS:
         scheme = one.scheme.value if one.scheme is not None else "?"
         shown.add_row(one.name, f"{one.weights_gib:g}", scheme, str(one.since))
