@@ -122,7 +122,7 @@ def whole(rows: Rows) -> Rows:
     return Rows(
         builds=[one for one in rows.builds if one.id not in known],
         hours=put(rows.hours),
-        benches=put(rows.benches),
+        benches=_once(put(rows.benches)),
         incidents=put(rows.incidents),
         verdicts=put(rows.verdicts),
         loads=put(rows.loads),
@@ -138,10 +138,18 @@ def _completed(one: Build, builds: Sequence[Build]) -> Build:
         and _unknown(other) < _unknown(one)
         and all(part in (*_UNKNOWN, its) for part, its in zip(_parts(one), _parts(other), strict=True))
     ]
-    after = [other for other in more if other.first_seen >= one.first_seen]
     if not more:
         return one
+    after = [other for other in more if other.first_seen >= one.first_seen]
     return _completed(min(after or more, key=lambda other: abs(other.first_seen - one.first_seen)), builds)
+
+
+def _once(benches: Iterable[BenchDay]) -> list[BenchDay]:
+    """One measurement of a day: the router keeps it under both ids, so that it is not made again (`remember.py`)."""
+    newest: dict[tuple[str, str, str, str], BenchDay] = {}
+    for one in sorted(benches, key=lambda bench: bench.at):
+        newest[one.model, one.build, one.day, one.workload] = one
+    return list(newest.values())
 
 
 def _parts(one: Build) -> tuple[str, ...]:

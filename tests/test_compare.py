@@ -206,6 +206,15 @@ def test_a_build_known_in_part_is_the_one_that_it_turned_out_to_be() -> None:
     assert found == {"other": one_day, "whole": 3 * one_day, "later": one_day}
 
 
+def test_a_measurement_that_went_along_to_the_completed_build_counts_once() -> None:
+    """What is kept under both ids is one day, not two that agree: those would make a narrow interval of nothing."""
+    part, whole = build("part"), replace(build("whole"), fingerprint="vllm-0.33.0-a", first_seen=START + 9.0)
+    days = measured("part", {DECODE: 60.0, PREFILL: 2000.0}, range(2))
+    both = Rows(builds=[part, whole], benches=[*days, *(replace(one, build="whole") for one in days)])
+    alone = Rows(builds=[whole], benches=[replace(one, build="whole") for one in days])
+    assert [one.figures for one in summaries(both)] == [one.figures for one in summaries(alone)]
+
+
 def test_builds_that_never_say_more_stay_apart() -> None:
     rows = Rows(
         builds=[build("a"), build("b", kernels="vllm_cutlass")],

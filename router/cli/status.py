@@ -273,8 +273,10 @@ def figure(value: float) -> str:
     """A number to read: three significant digits, whole from a hundred on, never with an exponent."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    digits = 2 if abs(value) >= 10 or not value else 2 - math.floor(math.log10(abs(value)))
-    return f"{value:.{min(digits, 6)}f}".rstrip("0").rstrip(".") if value else "0"
+    if not value:
+        return "0"
+    digits = min(6, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def calibrated(one: dict[str, float] | None) -> str:

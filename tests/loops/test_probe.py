@@ -98,7 +98,7 @@ async def test_the_machine_that_is_away_is_named_where_a_backend_spans_two(world
         (None, "refuses connections: All connection attempts failed"),
     ],
 )
-def testno_connection_is_explained_by_the_systems_own_error(cause: OSError | None, words: str) -> None:
+def test_no_connection_is_explained_by_the_systems_own_error(cause: OSError | None, words: str) -> None:
     error = httpx.ConnectError("All connection attempts failed")
     error.__cause__ = OSError("All connection attempts failed")
     error.__cause__.__cause__ = cause
