@@ -7,6 +7,7 @@ become one of these.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 
@@ -43,6 +44,14 @@ class Phase(StrEnum):
     SENT = "sent"  # the request is out, no answer byte yet
     HEAD = "head"  # an answer's head has come, no body the client could use
     COMMITTED = "committed"  # the client has bytes of this answer
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it came of, and so on to the system's own at the end: wrappers say less than what they wrap."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def settled(fault: BaseException) -> None:

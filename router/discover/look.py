@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 
 from router.discover.findings import Answer, Container, Machine, Server, containers_of_api, containers_of_ps, server_of
+from router.errors import causes
 from router.loops import command
 from router.loops.logsource import DOCKER_SOCKET
 from router.loops.unreadable import Unreadable
@@ -100,13 +101,11 @@ def getter(client: httpx.AsyncClient) -> Get:
 
 
 def _why(error: httpx.ConnectError) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, socket.gaierror):
             return "has a name that does not resolve here: try its address, or mend /etc/hosts or DNS"
         if isinstance(cause, ConnectionRefusedError):
             return "refused"
-        cause = cause.__cause__ or cause.__context__
     # httpx gives the word of anyio or asyncio only in its text
     if "refused" in str(error) or "All connection attempts failed" in str(error):
         return "refused"

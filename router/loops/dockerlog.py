@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from router.errors import causes
 from router.loops.unreadable import Reason, Unreadable, filtered_tail
 from router.vllm.logs import START_MARKS
 
@@ -199,15 +200,13 @@ def _check(answer: httpx.Response, name: str) -> None:
 
 def _unreadable(error: httpx.HTTPError, socket: str) -> Unreadable:
     """Find the operating system's word in the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, PermissionError):
             return Unreadable(Reason.FORBIDDEN, f"{socket}: permission denied; let the router's user into its group")
         if isinstance(cause, FileNotFoundError):
             return Unreadable(Reason.NOT_FOUND, f"{socket}: no such socket; is docker running, is the socket mounted?")
         if isinstance(cause, ConnectionRefusedError):
             return Unreadable(Reason.REFUSED, f"{socket}: nobody listens")
-        cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.TimeoutException):
         return Unreadable(Reason.TIMEOUT, f"{socket}: no answer in time")
     return Unreadable(Reason.FAILED, f"{socket}: {type(error).__name__}: {error}"[:300])

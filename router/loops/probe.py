@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from router import caps
 from router.backend import Backend
 from router.config import BackendConfig, FleetConfig
+from router.errors import causes
 from router.events import BackendLoading, Bus, Notice, Scraped
 from router.fleet import Fleet
 from router.policy.facts import Health
@@ -310,9 +311,7 @@ class Prober:
 
 def no_connection(error: BaseException) -> str:
     """Why there is no connection, from the system's own error at the end of the chain: its wrappers say less."""
-    found: BaseException = error
-    while (cause := found.__cause__ or found.__context__) is not None:
-        found = cause
+    *_, found = causes(error)
     if isinstance(found, ConnectionRefusedError):
         return "refuses connections: nobody listens there"
     if isinstance(found, socket.gaierror):

@@ -84,6 +84,18 @@ import("/fleet.js").then(({attention}) => done(attention(%s).map(([kind, text]) 
 """
 
 
+FOLDED = """
+const done = arguments[0];
+const lines = Array.from({length: %d}, (_, number) => ["bad", `line ${number}`]);
+import("/fleet.js").then(({attentionList}) => {
+  const box = document.createElement("div");
+  box.append(...[attentionList(lines)].flat());
+  const folded = box.querySelectorAll("details li").length;
+  done([box.querySelectorAll("li").length - folded, folded, box.querySelector("summary")?.textContent ?? ""]);
+});
+"""
+
+
 @pytest.fixture
 def page(driver: Any, stage: Stage) -> Iterator[Page]:
     from tests.ui.browser import look, wrongs
@@ -150,6 +162,8 @@ def test_what_wants_attention_stands_worst_first_and_folds(page: Page) -> None:
     wrong = "kernel_matches: false, declared_kernel: 'b12x', observed_kernel: 'marlin'"
     kinds = [line.split(":")[0] for line in asked(f"fleet([backend('a', {{{capped}}}), backend('b', {{{wrong}}})])")]
     assert kinds == ["bad", "warn"]
+    assert page.driver.execute_async_script(FOLDED % 5) == [5, 0, ""], "one line more is no reason to fold"
+    assert page.driver.execute_async_script(FOLDED % 20) == [4, 16, "and 16 more"]
 
 
 def test_the_plots_draw_what_was_measured(page: Page) -> None:

@@ -5,6 +5,7 @@ import { order } from "./dialog.js";
 
 const GRADES = { good: "good", plausible: "good", suspect: "warn", flagged: "bad", unknown: "none" };
 const HEALTHS = { healthy: "good", suspect: "warn", probation: "warn", starting: "busy", ejected: "bad", off: "none" };
+const SHOWN = 4; // lines of what wants attention
 const rows = new Map(); // by backend and model
 const opened = new Set();
 
@@ -227,4 +228,11 @@ export function attention(status) {
   if (status.passive) lines.push(["warn", "Passive: the router observes and never acts"]);
   if (!status.history_ok) lines.push(["warn", "What is learned is not kept: the history file cannot be used"]);
   return [...lines.filter(([kind]) => kind === "bad"), ...lines.filter(([kind]) => kind !== "bad")];
+}
+
+/** The first lines as they are, the rest behind one: a fleet in trouble still shows its table. */
+export function attentionList(lines) {
+  const list = (some) => el("ul", {}, some.map(([kind, text]) => el("li", { class: kind }, text)));
+  if (lines.length <= SHOWN + 1) return list(lines);
+  return [list(lines.slice(0, SHOWN)), el("details", {}, el("summary", {}, `and ${lines.length - SHOWN} more`), list(lines.slice(SHOWN)))];
 }

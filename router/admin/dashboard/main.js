@@ -3,12 +3,11 @@
 import { addCall, loadCalls, newestCalls, pause, startCalls } from "./calls.js";
 import { help, reload } from "./dialog.js";
 import { byId, clock, duration, el, fill, number, say, seconds } from "./dom.js";
-import { attention, showFleet } from "./fleet.js";
+import { attention, attentionList, showFleet } from "./fleet.js";
 import { Stream } from "./net.js";
 import { forgetPlots, startPlots, tokensNow, updatePlots } from "./plots.js";
 
 const MARKED = ["QualityChanged", "Reloaded", "BuildChanged", "KernelObserved", "HealthChanged", "IntentChanged"];
-const SHOWN = 4; // lines of what needs attention
 let status = null;
 let connection = "connecting";
 let plotted = 0;
@@ -22,13 +21,6 @@ function show() {
   fill(byId("attention"), lines, attentionList);
   showTiles();
   document.title = lines.some(([kind]) => kind === "bad") ? "⚠ spark-router" : "spark-router";
-}
-
-/** The first lines as they are, the rest behind one: a fleet in trouble still shows its table. */
-function attentionList(lines) {
-  const list = (some) => el("ul", {}, some.map(([kind, text]) => el("li", { class: kind }, text)));
-  if (lines.length <= SHOWN + 1) return list(lines);
-  return [list(lines.slice(0, SHOWN)), el("details", {}, el("summary", {}, `and ${lines.length - SHOWN} more`), list(lines.slice(SHOWN)))];
 }
 
 function showTiles() {
